@@ -110,6 +110,16 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
     assert capsys.readouterr().out.strip() == "data/my_data/released_320/1.0.0"
 
 
+@pytest.mark.parametrize(
+    "files", [WITH_LISTS["metadata.csv"][0], WITH_LISTS["COCO"][0], _images("a/1.jpg", "b/2.jpg")]
+)
+def test_the_printed_command_has_the_engine_that_was_given(tmp_path, monkeypatch, capsys, files):
+    _files(tmp_path / "set", files)
+    monkeypatch.chdir(tmp_path)
+    prepare.main(["import", "set", "--lists-only", "--engine=ray", "--workers=3"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" --engine=ray --workers=3")
+
+
 WITHOUT_LISTS = {
     "one folder per class": (_images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
                            image_folder),

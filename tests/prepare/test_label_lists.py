@@ -12,7 +12,9 @@ from mlimages_jax.labels import lists as lists_module
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListError, read_label_list, write_label_list
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.label_lists import Classes, LabelsJob, labels
+from mlimages_jax.prepare import label_lists as label_lists_module
+from mlimages_jax.prepare.label_lists import labels
+from mlimages_jax.prepare.labels_job import Classes, LabelsJob
 from mlimages_jax.prepare.manifest import Manifest
 from tests.support.drawn_lists import STEADY, as_rows, hierarchies, label_lists, make_hierarchy
 
@@ -54,6 +56,46 @@ def test_closing_worked_by_hand(tmp_path, dictionary, capsys):
         ["1", "1"],
         ["written:", str(output)],
     ]
+
+
+def test_one_command_makes_the_lists_of_all_splits_and_reads_manifests_once(
+    tmp_path, capsys, monkeypatch
+):
+    lists = [
+        write(tmp_path / name, f"{name}/1.jpg\t1\n{name}/2.jpg\t2\n")
+        for name in ("train_urls.txt", "val_urls.txt", "train_image_id.txt")
+    ]
+    with Manifest(tmp_path / "manifest.sqlite") as manifest:
+        manifest.put([
+            Image(name=f"{path.name}/1.jpg", status=OK, time=1.0, file=f"{path.stem}.jpg")
+            for path in lists
+        ])  # fmt: skip
+    opened = []
+    opening = label_lists_module.open_outcomes
+    monkeypatch.setattr(
+        label_lists_module, "open_outcomes", lambda places: opened.append(places) or opening(places)
+    )
+    arguments = [*lists, "--manifests", tmp_path / "manifest.sqlite", "--output-dir"]
+    run(capsys, *arguments, tmp_path / "new")
+    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {
+        "train_image_list.txt": "train_urls.jpg\t1:1\ntrain_image_id.jpg\t1:1\n",
+        "val_image_list.txt": "val_urls.jpg\t1:1\n",
+    }
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either --output"),
+        (["--output=a", "--output-dir=b"], "give either --output"),
+        (["--output-dir=b"], "other.txt: --output-dir takes lists whose names begin with train"),
+    ],
+)
+def test_where_to_write_is_clear(tmp_path, capsys, options, message):
+    with pytest.raises(PrepareError, match=message):
+        run(capsys, write(tmp_path / "other.txt", "a.jpg\t1\n"), *options)
+    assert not list(tmp_path.glob("[ab]"))
 
 
 def test_corrections_worked_by_hand(tmp_path, dictionary, capsys):

@@ -105,6 +105,7 @@ def write_coco(
     closed: bool,
     template: str | None,
     name: str,
+    build_options: Sequence[str] = (),
 ) -> Build | None:
     """Writes the lists of all splits, and prints counts and the next commands.
 
@@ -116,6 +117,7 @@ def write_coco(
         closed: As for `import_coco`.
         template: As `name` of `import_coco`.
         name: Name of the data set in the printed command.
+        build_options: Further options of that command.
 
     Returns:
         The build that is next; None if the images have to come first.
@@ -142,13 +144,14 @@ def write_coco(
         text = f"{counted(merged, 'category')} {have} the name of an earlier one"
         print(f"{text}, and the two are one class")
     is_linked = link_images(output, located.folder)
+    build = build_of(output, name, hierarchy, build_options)
     print(
         what_came_and_what_is_next(
-            output, hierarchy, writer, missing_labels="absent", name=name, is_linked=is_linked,
+            build, hierarchy, writer, missing_labels="absent", is_linked=is_linked,
             are_urls=located.are_urls,
         )
     )  # fmt: skip
-    return build_of(output, name, hierarchy) if is_linked else None
+    return build if is_linked else None
 
 
 def make_hierarchy(parts: Sequence[Instances], aside: SetAside) -> Hierarchy:

@@ -129,6 +129,7 @@ def import_any(
         name=name,
         max_skipped=max_skipped,
         image_column=image_column,
+        build_options=engine.words(),
     )
     found, notes = recognise(source, wish)
     if found is None:
@@ -137,31 +138,30 @@ def import_any(
     _print(found, notes)
     output = output or Path(f"{name}_lists")
     if dry_run and (found.write or found.build):
-        said = [*_options(wish, output, data_dir), *engine.words()]
+        said = [*_options(wish, output, data_dir), *wish.build_options]
         does = "writes lists and builds" if found.write else "builds"
         print(f"Nothing was written. This command {does} the data set; images are only read:")
         print(f"  {_PREPARE} import {shell_word(source)} {shell_words(said)}")
     else:
-        _write_and_build(found, name, output, data_dir, engine=engine, lists_only=lists_only)
+        _write_and_build(found, wish, output, data_dir, lists_only=lists_only)
 
 
 def _write_and_build(
     found: Found,
-    name: str,
+    wish: Wish,
     output: Path,
     data_dir: Path,
     *,
-    engine: EngineOptions,
     lists_only: bool,
 ) -> None:
     """Does what is next for what was found, as far as that is possible."""
     build = found.write(output) if found.write else found.build
-    if build:
-        build = build._replace(options=(*build.options, *engine.words()))
+    if found.build:
+        build = found.build._replace(options=(*found.build.options, *wish.build_options))
     if build and not lists_only:
         print(f"Building, as this command does:\n  {build.command(data_dir)}", flush=True)
         folder = build.run(data_dir)
-        _print_commands("Train a tagger on it, and tag images:", train_commands(folder, name))
+        _print_commands("Train a tagger on it, and tag images:", train_commands(folder, wish.name))
     elif not found.write:  # which has printed what is next
         commands = [build.command(data_dir)] if build else found.commands
         _print_commands("Nothing needs to be written. Next:", commands)

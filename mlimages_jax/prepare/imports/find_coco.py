@@ -69,7 +69,7 @@ def find_coco(source: Path, wish: Wish, notes: list[str]) -> Found | None:
     def write(output: Path) -> Build | None:
         return write_coco(
             instances, located, aside=aside, output=output, closed=False, template=None,
-            name=wish.name,
+            name=wish.name, build_options=wish.build_options,
         )  # fmt: skip
 
     why = [f"{path} has images, annotations and categories" for path in paths.values()]

@@ -33,6 +33,7 @@ class Wish(NamedTuple):
         name: Name of the data set.
         max_skipped: Fraction of the rows that may be set aside.
         image_column: Column of the images themselves; None: detect it.
+        build_options: Options of the build that follows.
     """
 
     table: TableOptions
@@ -43,6 +44,7 @@ class Wish(NamedTuple):
     name: str
     max_skipped: float
     image_column: str | None = None
+    build_options: tuple[str, ...] = ()
 
 
 class Found(NamedTuple):

@@ -13,7 +13,7 @@ together, and no kill at any moment leaves a list next to a dictionary that is n
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -154,26 +154,25 @@ def link_images(folder: Path, images: Path | None) -> bool:
 
 
 def what_came_and_what_is_next(
-    folder: Path,
+    build: Build,
     hierarchy: Hierarchy,
     writer: ManualDirWriter,
     *,
     missing_labels: MissingLabels,
-    name: str = "mine",
     is_linked: bool = False,
     are_urls: bool = False,
 ) -> str:
     """Returns the last lines an import prints: counts, and commands to copy.
 
     Args:
-        folder: The folder that was written.
+        build: The build of the folder that was written.
         hierarchy: Its classes.
         writer: The writer of its lists.
         missing_labels: Meaning of classes that an image does not list.
-        name: Name of the data set to build.
         is_linked: Whether images/ is already in place.
         are_urls: Whether the lists contain URLs, so the images must be downloaded first.
     """
+    folder = build.manual_dir
     lines = [f"{split}: {counted(count, 'image')}" for split, count in writer.images.items()]
     lines.append(
         f"{counted(len(hierarchy), 'class')}, {len(hierarchy.roots):,} of them at the top, at most "
@@ -181,7 +180,7 @@ def what_came_and_what_is_next(
         f"are {missing_labels}"
     )
     if are_urls:
-        return "\n".join([*lines, *_download_first(folder, list(writer.images), name, hierarchy)])
+        return "\n".join([*lines, *_download_first(build, list(writer.images))])
     if is_linked:
         lines.append(f"{one_line(str(folder / IMAGES))} leads to the images. Build:")
     elif (folder / IMAGES).exists():
@@ -191,17 +190,18 @@ def what_came_and_what_is_next(
         )
     else:
         lines.append(f"Put the images, or a link to them, into {folder / IMAGES} and build:")
-    return "\n".join([*lines, f"  {build_of(folder, name, hierarchy).command()}"])
+    return "\n".join([*lines, f"  {build.command()}"])
 
 
-def build_of(folder: Path, name: str, hierarchy: Hierarchy) -> Build:
+def build_of(folder: Path, name: str, hierarchy: Hierarchy, options: Sequence[str] = ()) -> Build:
     """Returns the build of a folder that an import wrote; a hierarchy is used for its labels."""
     closed = ("--labels=closed",) if hierarchy.depth.max(initial=0) else ()
-    return Build("ml-images", folder, name, closed)
+    return Build("ml-images", folder, name, (*closed, *options))
 
 
-def _download_first(folder: Path, splits: list[str], name: str, hierarchy: Hierarchy) -> list[str]:
+def _download_first(build: Build, splits: list[str]) -> list[str]:
     """Returns the commands for lists of URLs: download, list the images downloaded, build."""
+    folder = build.manual_dir
     target = folder.with_name(f"{folder.name}_images")
     quoted, there = shell_word(folder), shell_word(target)
     prepare = "mlimages data"
@@ -215,7 +215,7 @@ def _download_first(folder: Path, splits: list[str], name: str, hierarchy: Hiera
             f"--dictionary {there}/{CLASS_LIST} --output {there}/{split}{LIST_SUFFIX}"
             for split in splits
         ),
-        f"  {build_of(target, name, hierarchy).command()}",
+        f"  {build._replace(manual_dir=target).command()}",
     ]
 
 

@@ -14,6 +14,7 @@ from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports.manual_dir import (
     MissingLabels,
+    build_of,
     what_came_and_what_is_next,
     write_manual_dir,
 )
@@ -108,7 +109,8 @@ def import_open_images(
 
     rows = sum((part.rows for part in verdicts.values()), Counter())
     print(_account(rows, machine, classes, known, tree, dropped))
-    print(what_came_and_what_is_next(output, classes, writer, missing_labels=missing_labels))
+    build = build_of(output, "mine", classes)
+    print(what_came_and_what_is_next(build, classes, writer, missing_labels=missing_labels))
 
 
 def _read(paths: Sequence[Path], numbers: dict[str, int], *, with_machine: bool) -> Verdicts:

@@ -114,6 +114,7 @@ def write_lists(
         hierarchy_separator=">",
         missing_labels=wish.missing_labels,
         name=wish.name,
+        build_options=wish.build_options,
     )
 
 

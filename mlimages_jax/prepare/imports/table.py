@@ -171,6 +171,7 @@ def write_tables(
     hierarchy_separator: str,
     missing_labels: MissingLabels,
     name: str,
+    build_options: Sequence[str] = (),
 ) -> Build | None:
     """Writes the lists of some tables, and prints counts and the next commands.
 
@@ -183,6 +184,7 @@ def write_tables(
         hierarchy_separator: As for `import_table`.
         missing_labels: `missing_labels` of `import_table`.
         name: Name of the data set in the printed command.
+        build_options: Further options of that command.
 
     Returns:
         The build that is next; None if the images have to come first.
@@ -205,13 +207,14 @@ def write_tables(
     if aside.count:
         print(aside.summary(output))
     is_linked = link_images(output, located.folder)
+    build = build_of(output, name, hierarchy, build_options)
     print(
         what_came_and_what_is_next(
-            output, hierarchy, writer, missing_labels=missing_labels, name=name,
-            is_linked=is_linked, are_urls=located.are_urls,
+            build, hierarchy, writer, missing_labels=missing_labels, is_linked=is_linked,
+            are_urls=located.are_urls,
         )
     )  # fmt: skip
-    return build_of(output, name, hierarchy) if is_linked else None
+    return build if is_linked else None
 
 
 def _hierarchy(tables: Sequence[Table], class_list: Path | None, separator: str) -> Hierarchy:
