@@ -3,8 +3,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
+
+_BLOCK = 1 << 22  # bytes
 
 
 def sha256(path: Path) -> str:
@@ -15,6 +18,18 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32c(file: BinaryIO) -> int:
+    """Returns the CRC-32C of what is left of an open file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    checksum = google_crc32c.Checksum()
+    while block := file.read(_BLOCK):
+        checksum.update(block)
+    return int.from_bytes(checksum.digest(), "big")
 
 
 def masked_crc(data: bytes) -> int:

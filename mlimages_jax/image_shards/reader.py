@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
+from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.checksums import crc32c
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import repeated
-from mlimages_jax.image_shards.layout import SHARDS, ImageShardError, manifest_names
+from mlimages_jax.image_shards.layout import (
+    MANIFEST,
+    RECORDS,
+    SHARDS,
+    ImageShardError,
+    manifest_names,
+)
 from mlimages_jax.image_shards.manifest_file import ManifestFile, Row
 from mlimages_jax.image_shards.record import parse
 
@@ -127,19 +136,60 @@ def _readable(path: str) -> str:
         return path
     if not _copies:
         _copies.append(tempfile.TemporaryDirectory(prefix="image_shards_"))
-    folder, _, name = path.rpartition("/")
     copy = Path(_copies[0].name, hashlib.sha256(path.encode()).hexdigest())
     if not copy.exists():
-        ObjectFolder(folder).copy_to(name, copy)
+        _copy(path, copy)
     return os.fspath(copy)
+
+
+def _copy(path: str, copy: Path) -> None:
+    """Copies a file of records, a second time if bytes have changed on the way."""
+    place, shards, name = path.rsplit("/", 2)
+    folder = ObjectFolder(place)
+    expected = ManifestFile(folder, f"{shards}/{name.removesuffix(RECORDS)}{MANIFEST}").shard.crc32c
+    with complete_file(copy) as unfinished:
+        for _ in range(2):
+            folder.copy_to(f"{shards}/{name}", unfinished)
+            with unfinished.open("rb") as file:
+                if crc32c(file) == expected:
+                    return
+        # Each record has a hash of its own, so those that are intact can be used.
+        logging.warning(
+            "%s: its bytes have changed since it was written; damaged images will be named. "
+            "`mlimages data check %s` checks all files", path, place,
+        )  # fmt: skip
+
+
+def check_bytes(folder: ObjectFolder, manifest: ManifestFile) -> None:
+    """Reads a file of records, and compares size and CRC-32C with the manifest.
+
+    Raises:
+        ImageShardError: They differ.
+        FileNotFoundError: There is no such file.
+    """
+    shard = manifest.shard
+    if not shard.file:
+        return
+    with folder.open(manifest.records) as file:
+        found = crc32c(file)
+        size = file.tell()
+    if size != shard.num_bytes:
+        raise _damaged(folder, manifest, f"{size:,} bytes instead of {shard.num_bytes:,} bytes")
+    if found != shard.crc32c:
+        what = f"CRC-32C {found:08x} instead of {shard.crc32c:08x}, so bytes have changed"
+        raise _damaged(folder, manifest, what)
+
+
+def _damaged(folder: ObjectFolder, manifest: ManifestFile, what: str) -> ImageShardError:
+    return ImageShardError(
+        f"{folder.path(manifest.records)}: {what}: copy it again from where it was written; or "
+        "delete it and its .parquet, and run the same download again, which fetches its images "
+        "again"
+    )
 
 
 def _check_size(folder: ObjectFolder, manifest: ManifestFile, sizes: dict[str, int]) -> None:
     shard = manifest.shard
     if shard.file and sizes.get(shard.file) != shard.num_bytes:
         found = f"{sizes[shard.file]:,} bytes" if shard.file in sizes else "missing"
-        raise ImageShardError(
-            f"{folder.path(manifest.records)}: {found} instead of {shard.num_bytes:,} bytes: copy "
-            "it again from where it was written; or delete it and its .parquet, and run the same "
-            "download again, which fetches its images again"
-        )
+        raise _damaged(folder, manifest, f"{found} instead of {shard.num_bytes:,} bytes")

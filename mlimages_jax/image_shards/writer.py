@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import google_crc32c
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from mlimages_jax.files.checksums import crc32c
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import manifest_file
 from mlimages_jax.image_shards.layout import MANIFEST, RECORDS, SHARDS
@@ -19,7 +19,6 @@ from mlimages_jax.image_shards.outcome import Image
 from mlimages_jax.image_shards.record import serialize
 
 _OPTIONS = "group_size:1,uncompressed"  # images are compressed, and are read in any order
-_BLOCK = 1 << 22
 # Records that are not committed by then never are: what cleans up may remove them some time later.
 LATEST_COMMIT = 12 * 3600.0
 
@@ -120,8 +119,9 @@ class OpenShard:
             return ShardFile("", 0, 0, 0)
         with _raising(self._records):
             self._writer.close()  # writes the index
-        size = self._records.stat().st_size
-        return ShardFile(self._records.name, size, _crc32c(self._records), self._num_images)
+        with self._records.open("rb") as file:
+            checksum, size = crc32c(file), file.tell()
+        return ShardFile(self._records.name, size, checksum, self._num_images)
 
 
 def new_attempt(part: str) -> str:
@@ -136,11 +136,3 @@ def _raising(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(f"{path}: {error}") from error
-
-
-def _crc32c(path: Path) -> int:
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum.update(block)
-    return int.from_bytes(checksum.digest(), "big")

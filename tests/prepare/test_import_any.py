@@ -111,7 +111,12 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "files", [WITH_LISTS["metadata.csv"][0], WITH_LISTS["COCO"][0], _images("a/1.jpg", "b/2.jpg")]
+    "files",
+    [
+        WITH_LISTS["metadata.csv"][0],
+        WITH_LISTS["COCO"][0],
+        _images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
+    ],
 )
 def test_the_printed_command_has_the_engine_that_was_given(tmp_path, monkeypatch, capsys, files):
     _files(tmp_path / "set", files)

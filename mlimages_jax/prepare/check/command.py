@@ -12,10 +12,13 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from mlimages_jax.data.dataset import Shard
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.engines.ordered import map_ordered
+from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.image_shards.layout import manifest_names
 from mlimages_jax.labels.lists import read_label_list
 from mlimages_jax.monitoring.progress_bar import progress
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.built_set import BuiltSet, read_checksums, read_skipped
+from mlimages_jax.prepare.check.image_shards import check_image_shards
 from mlimages_jax.prepare.check.listed_rows import ListedRows
 from mlimages_jax.prepare.check.record import RecordRules
 from mlimages_jax.prepare.check.shard import CheckPart, ShardChecker
@@ -37,7 +40,7 @@ def check(
     threads: int | None = None,
     engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> None:
-    """Read a built data set back and check it: files, hashes, records, labels, images.
+    """Read a data set or image shards back and check them: hashes, records, labels, images.
 
     All of it, or a sample:
 
@@ -53,6 +56,11 @@ def check(
     than metadata.json states, with confidences of -1 or 0 to 1, and closed over ancestors if the
     set was built so. Exits with code 1 if it finds a problem.
 
+    A folder of image shards, as `download --shards` writes it, may be in a bucket: every file is
+    read once, and its size and CRC-32C are compared with those of its manifest.
+
+        mlimages data check gs://bucket/ml_images --workers 8
+
     Problems are counted by kind:
 
         missing_shard, stray_file     a file is missing, or does not belong to the set
@@ -62,9 +70,10 @@ def check(
         image, size                   an image does not decode, or has another size
         list                          the record differs from its row of --list
         metadata                      the metadata files do not agree
+        shard                         an image shard is incomplete or damaged
 
     Args:
-        folder: folder or URL of a built data set, with dataset_info.json.
+        folder: folder or URL of a built data set, with dataset_info.json, or of image shards.
         splits: splits to check; default: all.
         sample: check this many records, the same ones in every run, instead of all.
         hashes: with --sample, check the SHA-256 of all files too.
@@ -76,6 +85,11 @@ def check(
     """
     if sample is not None and sample < 1:
         raise PrepareError(f"--sample {sample}: give a number of records, or omit it for all")
+    if manifest_names(ObjectFolder(folder)):
+        if splits or sample or label_list:
+            raise PrepareError("of image shards all is checked: omit --splits, --sample, --list")
+        check_image_shards(ObjectFolder(folder), report=report, engine=engine)
+        return
     built = BuiltSet.open(epath.Path(folder))
     shards = built.shards_of(splits)
     listed = None if label_list is None else _listed(built, splits, label_list)
