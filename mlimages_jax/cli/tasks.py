@@ -13,6 +13,7 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from mlimages_jax import main
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.main import Processes
 from mlimages_jax.settings.config_file import Override
 
@@ -58,6 +59,7 @@ def suspects(
     folds: int | None = None,
     minutes: float | None = None,
     config: str = "configs/tagger.py",
+    engine: OmitArgPrefixes[EngineOptions] = EngineOptions(),
 ) -> Start:
     """Find labels that are probably wrong or missing in a data set of your own.
 
@@ -74,8 +76,12 @@ def suspects(
         folds: number of parts that the images are divided into; default: 3.
         minutes: time for each training; default: by the number of images, as with --config=tagger.
         config: config file, which has the defaults of all settings.
+        engine: where the folds are trained: with --workers 3 three at a time in processes of this
+            machine, which share its devices; with --engine ray each on a machine of the cluster,
+            with all of its GPUs or TPUs. The workdir must be visible to all.
     """
     values = {"task": "suspects", "data.folder": data, "folds": folds, "minutes": minutes}
+    values |= {"engine": engine.engine, "workers": engine.workers}
     return functools.partial(_start, config, workdir, Processes(), values)
 
 

@@ -40,13 +40,17 @@ class EngineOptions:
 
 
 @contextlib.contextmanager
-def open_engine(name: EngineName = "local", *, workers: int | None = None) -> Iterator[Engine]:
+def open_engine(
+    name: EngineName = "local", *, workers: int | None = None, whole_machines: bool = False
+) -> Iterator[Engine]:
     """Opens an engine for some maps.
 
     Args:
         name: `local` or `ray`, see `EngineOptions`.
         workers: Number of worker processes. With `local`, None or 0 does the work in this process,
             which needs nothing. With `ray`, None uses every core of the cluster.
+        whole_machines: With `ray`, a part takes a machine with all its cores and accelerators
+            instead of a core.
 
     Raises:
         ValueError: The name or the number is invalid.
@@ -58,7 +62,7 @@ def open_engine(name: EngineName = "local", *, workers: int | None = None) -> It
     if name == "local":
         yield LocalProcesses(workers) if workers else InProcess()
     elif name == "ray":
-        with open_ray(workers) as engine:
+        with open_ray(workers, whole_machines=whole_machines) as engine:
             yield engine
     else:
         raise ValueError(f"engine={name!r} is neither local nor ray")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ from .engine import Part, Result
 
 # Parts in flight for each core: those that wait for a core let a cluster that can grow do so.
 _PER_CORE = 2
+_ONE_CORE = {"num_cpus": 1}
 _PATIENCE = 15.0  # seconds without a word while Ray starts: half of it do on an idle machine
 _START_SECONDS = 300  # that its processes may need beside other work; Ray's default is 30
 _STARTING = (
@@ -28,18 +29,20 @@ class RayCluster:
     Args:
         ray: The module, initialized.
         workers: Maximum number of parts in flight; None: as many as the cluster can do.
+        resources: What a part takes, as options of a Ray task.
     """
 
-    def __init__(self, ray: ModuleType, workers: int | None):
+    def __init__(self, ray: ModuleType, workers: int | None, resources: Mapping[str, Any]):
         self._ray = ray
         self._workers = workers
+        self._resources = resources
         self.threads = 1
 
     def map_unordered(
         self, function: Callable[[Part], Result], parts: Iterable[Part]
     ) -> Iterator[tuple[Part, Result]]:
         """Yields every part with its result, as they end."""
-        tasks = _Tasks(self._ray, function, self._workers)
+        tasks = _Tasks(self._ray, function, self._workers, self._resources)
         try:
             yield from dispatch(tasks, parts)
         finally:
@@ -47,11 +50,12 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def open_ray(workers: int | None) -> Iterator[RayCluster]:
+def open_ray(workers: int | None, *, whole_machines: bool = False) -> Iterator[RayCluster]:
     """Connects to the cluster of RAY_ADDRESS or of this machine, or else starts one for itself.
 
     Args:
         workers: Maximum number of parts in flight; None: as many as the cluster can do.
+        whole_machines: Whether a part takes a machine with its accelerators instead of a core.
 
     Raises:
         ImportError: Ray is not installed; the message says how to install it.
@@ -67,7 +71,7 @@ def open_ray(workers: int | None) -> Iterator[RayCluster]:
         raise ImportError(message) from error
     _initialize(ray)
     try:
-        yield RayCluster(ray, workers)
+        yield RayCluster(ray, workers, _whole_machine(ray.nodes()) if whole_machines else _ONE_CORE)
     finally:
         ray.shutdown()
 
@@ -94,6 +98,26 @@ def _initialize(ray: ModuleType) -> None:
         notice.cancel()
 
 
+def _whole_machine(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the resources of the smallest machine, of those with accelerators if there are any.
+
+    Args:
+        nodes: As `ray.nodes` describes them.
+    """
+    machines = [one for node in nodes if node["Alive"] and (one := node["Resources"]).get("CPU")]
+    with_tpus, with_gpus = ([one for one in machines if one.get(kind)] for kind in ("TPU", "GPU"))
+    some = with_tpus or with_gpus or machines
+    if not some:  # the cluster may still grow
+        return dict(_ONE_CORE)
+    least = {name: min(one.get(name, 0) for one in some) for name in ("CPU", "GPU", "TPU")}
+    resources: dict[str, Any] = {"num_cpus": least["CPU"]}
+    if with_tpus:
+        resources["resources"] = {"TPU": least["TPU"]}
+    elif with_gpus:
+        resources["num_gpus"] = least["GPU"]
+    return resources
+
+
 def _call(function: Callable[[Any], Any], folder: Path, part: Any) -> Any:
     # Ray's workers begin in the folder where somebody started their node; users give paths that are
     # relative to their own. It need not exist everywhere: paths may be absolute, or of buckets.
@@ -105,13 +129,20 @@ def _call(function: Callable[[Any], Any], folder: Path, part: Any) -> Any:
 class _Tasks:
     """Tasks of Ray, as `dispatch.Workers`."""
 
-    def __init__(self, ray: ModuleType, function: Callable[[Any], Any], workers: int | None):
+    def __init__(
+        self,
+        ray: ModuleType,
+        function: Callable[[Any], Any],
+        workers: int | None,
+        resources: Mapping[str, Any],
+    ):
         self._ray = ray
         self._workers = workers
         self._folder = Path.cwd()
         self._function = ray.put(function)  # copied once to every machine
         # Deaths are counted by `dispatch`. Parts are spread, because they read and write much.
-        self._call = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_call)
+        remote = ray.remote(max_retries=0, scheduling_strategy="SPREAD", **resources)
+        self._call = remote(_call)
         self._running: set[Any] = set()
         errors = ray.exceptions
         self._deaths = (

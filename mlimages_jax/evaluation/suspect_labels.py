@@ -10,7 +10,8 @@ the label as given, the higher its rank (self-confidence, ibid. section 3.3).
 
 import heapq
 import itertools
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -85,6 +86,14 @@ class SuspectFinder:
                 self._missing, positions, probabilities, np.where(absent, probabilities, -1.0)
             )
 
+    def add_found(self, other: "SuspectFinder") -> None:
+        """Adds what another finder collected, of other images."""
+        for is_given in (True, False):
+            self._sums[is_given] += other._sums[is_given]
+            self._counts[is_given] += other._counts[is_given]
+        self._wrong = self._strongest(self._wrong, other._wrong)
+        self._missing = self._strongest(self._missing, other._missing)
+
     def ranked(self, problem: Problem) -> Iterator[Suspect]:
         """Yields the suspect labels, the strongest suspicion first."""
         candidates = self._wrong if problem == "wrong" else self._missing
@@ -125,7 +134,13 @@ class SuspectFinder:
             )
             for row, class_ in zip(rows.tolist(), classes.tolist(), strict=True)
         )
-        return heapq.nlargest(self._kept, itertools.chain(kept, new), key=lambda one: one[0])
+        return self._strongest(kept, new)
+
+    def _strongest(
+        self, *candidates: Iterable[tuple[float, Suspect]]
+    ) -> list[tuple[float, Suspect]]:
+        every = itertools.chain(*candidates)
+        return heapq.nlargest(self._kept, every, key=operator.itemgetter(0))
 
     def _other_class(self, probabilities: np.ndarray, class_: int) -> tuple[int, float] | None:
         if not self._single:

@@ -81,3 +81,14 @@ class Suspects(Tagger):
         Whole(2, 100), "Parts of the images, each judged by a training on the others.", default=3
     )
     shown: int = setting(Whole(1), "Labels in each table.", default=1_000)
+    engine: str = setting(
+        Choice(("local", "ray")),
+        "Where the folds are trained: on this machine, or each on a machine of a Ray cluster.",
+        default="local",
+    )
+    workers: int = setting(
+        Whole(),
+        "Folds trained at a time, each in its process; 0: one after the other in this process, or "
+        "as many as the cluster has machines.",
+        default=0,
+    )

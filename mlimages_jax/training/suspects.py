@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task `suspects`: trains without each fold in turn, and ranks the labels of that fold."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.data.records import Records, record_at
 from mlimages_jax.distributed import sharding, workdir_lock
+from mlimages_jax.engines.options import open_engine
+from mlimages_jax.engines.ordered import map_ordered
 from mlimages_jax.evaluation.prediction_grid import save_grid
 from mlimages_jax.evaluation.suspect_labels import Suspect, SuspectFinder
 from mlimages_jax.files import paths
@@ -42,8 +45,9 @@ The strongest suspicion comes first. Correct the lists, and build the data set a
 def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
     """Trains once per fold, and writes tables and sheets of suspect labels to the workdir.
 
-    Every image is judged by the training that did not see it. An interrupted task resumes with its
-    last fold. With one class per image, no label can be missing.
+    Every image is judged by the training that did not see it. The trainings are the parts of a job
+    on an engine, and know nothing of each other. An interrupted task resumes with the folds that
+    are not finished. With one class per image, no label can be missing.
 
     Args:
         config: Settings of the task.
@@ -51,33 +55,62 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
 
     Raises:
         ConfigError: There are several processes, or as for `train.train`.
-        Exception: As for `tagger.tagger`.
+        Exception: As for `tagger.tagger`, and for `engines.options.open_engine`.
     """
     workdir = epath.Path(paths.absolute(workdir))
     if jax.process_count() > 1:
         raise ConfigError("suspects: run it in one process; train folds elsewhere with data.fold")
-    with workdir_lock.held(workdir, task="suspects"):
-        training = as_training(config, workdir, begin=time.monotonic())
+    name: Any = config.engine
+    with (
+        workdir_lock.held(workdir, task="suspects"),
+        open_engine(name, workers=config.workers or None, whole_machines=True) as engine,
+    ):
+        # Where the folds will be trained, as the choices depend on the devices.
+        choose = functools.partial(_choose, config, str(workdir))
+        ((_, training),) = engine.map_unordered(choose, [_Fold(0, config.folds)])
         data = DataSet.open(training.data.folder, copy_to=training.data.copy_to)
-        finder = SuspectFinder(
-            data.num_classes,
-            threshold=training.evaluation.threshold,
-            single_label=build.is_single_label(training.loss),
-        )
-        for number in range(config.folds):
-            logging.info("fold %d of %d", number + 1, config.folds)
-            # Only the last weights are used, so the evaluations on the way are left out.
-            changes = {
-                "data.fold": (number, config.folds),
-                "evaluate_every": 0,
-                "checkpoint.best": "",
-            }
-            of_fold = replaced(training, changes)
-            # A finished fold only restores its last checkpoint, so a restart costs little.
-            state = train(of_fold, workdir / f"fold_{number}")
-            _judge(finder, of_fold, data, state)
+        folds = [_Fold(number, config.folds) for number in range(config.folds)]
+        found = functools.partial(_train_and_judge, training, str(workdir))
+        finder = _finder(training, data)
+        for fold, of_fold in map_ordered(engine, found, folds):
+            logging.info("%s is done", fold)
+            finder.add_found(of_fold)
         _write(config, workdir, training, data, finder)
     print(WHAT_NEXT.format(workdir=workdir))
+
+
+class _Fold(NamedTuple):
+    number: int
+    of: int
+
+    def __str__(self) -> str:  # in messages of an engine
+        return f"fold {self.number + 1} of {self.of}"
+
+
+def _choose(config: Suspects, workdir: str, _: _Fold) -> Train:
+    return as_training(config, epath.Path(workdir), begin=time.monotonic())
+
+
+def _train_and_judge(training: Train, workdir: str, fold: _Fold) -> SuspectFinder:
+    """Trains without a fold, and returns what that network finds in it."""
+    logging.info("%s", fold)
+    # Only the last weights are used, so the evaluations on the way are left out.
+    changes = {"data.fold": tuple(fold), "evaluate_every": 0, "checkpoint.best": ""}
+    of_fold = replaced(training, changes)
+    # A finished fold only restores its last checkpoint, so a restart costs little.
+    state = train(of_fold, epath.Path(workdir) / f"fold_{fold.number}")
+    data = DataSet.open(training.data.folder, copy_to=training.data.copy_to)
+    finder = _finder(training, data)
+    _judge(finder, of_fold, data, state)
+    return finder
+
+
+def _finder(training: Train, data: DataSet) -> SuspectFinder:
+    return SuspectFinder(
+        data.num_classes,
+        threshold=training.evaluation.threshold,
+        single_label=build.is_single_label(training.loss),
+    )
 
 
 def _judge(finder: SuspectFinder, config: Train, data: DataSet, state: TrainState) -> None:

@@ -107,7 +107,7 @@ def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
 def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
     """Settings of the task `train`; what the user gives takes precedence over what was chosen."""
     values = flatten(config)
-    for name in ("epochs", "minutes", "folds", "shown"):
+    for name in ("epochs", "minutes", "folds", "shown", "engine", "workers"):
         values.pop(name, None)
     # Falsy values are those that leave a setting open, see `settings.compound_rules.Open`.
     chosen = {name: value for name, value in chosen.items() if not values.get(name)}

@@ -177,3 +177,21 @@ def test_a_slow_start_of_ray_is_said_and_one_that_fails_says_what_to_do(monkeypa
     monkeypatch.setattr(ray_cluster, "_PATIENCE", 0.0)
     with pytest.raises(ConnectionError, match="ray start --head"), open_engine("ray"):
         pass
+
+
+def node(*, alive=True, **resources):
+    return {"Alive": alive, "Resources": {"memory": 1e9, **resources}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([node(CPU=4.0), node(CPU=8.0)], {"num_cpus": 4.0}),
+        ([node(CPU=4.0), node(CPU=8.0, GPU=8.0), node(CPU=9.0, GPU=4.0)],
+         {"num_cpus": 8.0, "num_gpus": 4.0}),
+        ([node(CPU=4.0), node(CPU=200.0, TPU=4.0)], {"num_cpus": 200.0, "resources": {"TPU": 4.0}}),
+        ([node(), node(CPU=2.0, alive=False)], {"num_cpus": 1}),
+    ],
+)  # fmt: skip
+def test_a_whole_machine_of_ray_is_the_smallest_that_has_accelerators(nodes, expected):
+    assert ray_cluster._whole_machine(nodes) == expected

@@ -29,6 +29,17 @@ def test_worked_by_hand(batches):
     assert missing[:3] == (13, 0, 0.7)  # at least 0.6; image 14 with 0.2 is not
 
 
+@pytest.mark.parametrize("kept", [1, 100])
+def test_finders_of_parts_find_together_what_one_finds(kept):
+    whole, together = _add(_finder(kept=kept), 3), _finder(kept=kept)
+    for rows in np.array_split(np.arange(6), 3):
+        part = _finder(kept=kept)
+        part.add(rows + 10, PROBABILITIES[rows], TARGETS[rows])
+        together.add_found(part)
+    for problem in ("wrong", "missing"):
+        assert list(together.ranked(problem)) == list(whole.ranked(problem))
+
+
 def test_what_nobody_knows_is_never_suspect():
     finder = _add(_finder(), 1)
     assert not [one for p in ("wrong", "missing") for one in finder.ranked(p) if one.class_ == 1]

@@ -58,6 +58,18 @@ def test_every_image_is_judged_by_the_training_without_it(drawn, tmp_path, monke
     assert "wrong_labels.tsv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_folds_trained_in_processes_find_the_same(drawn, tmp_path):
+    tables = []
+    for workers in (0, 2):
+        workdir = tmp_path / str(workers)
+        suspects.find_suspects(_config(drawn, workers=workers), workdir)
+        tables.append([
+            (workdir / f"{problem}_labels.tsv").read_text() for problem in ("wrong", "missing")
+        ])  # fmt: skip
+    assert tables[0] == tables[1] and tables[0][0].count("\n") > 1
+
+
 def test_a_training_without_a_fold_sees_none_of_it(drawn, tmp_path):
     config = dataclasses.replace(_config(drawn), task="train")
     seen = []
