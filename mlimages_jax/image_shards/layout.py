@@ -85,12 +85,14 @@ def _parse(data: bytes, where: str) -> Layout:
     try:
         values = json.loads(data)
         version, layout = values["format"], Layout(values["parts"], values["by"])
-    except (KeyError, TypeError, ValueError) as error:
+        if version == _FORMAT and (type(layout.parts) is not int or layout.parts < 1):
+            raise ValueError(f"{layout.parts!r} parts")
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ImageShardError(
             f"{where}: damaged ({error}): write it again, as "
             f'{{"format": {_FORMAT}, "parts": N, "by": "host"}} with the N of --shards'
         ) from error
-    if version != _FORMAT or not isinstance(layout.parts, int) or not isinstance(layout.by, str):
+    if version != _FORMAT or not isinstance(layout.by, str):
         raise ImageShardError(
             f"{where}: of format {version!r}, this program reads {_FORMAT}: use the version that "
             "wrote it"

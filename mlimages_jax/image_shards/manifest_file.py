@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -119,10 +120,17 @@ class ManifestFile:
                 yield self._row(values)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yields some columns of all rows, unchecked but for their types."""
+        """Yields some columns of all rows: types, texts and times are checked, but not the rows."""
         with self._folder.open(self._name) as file, self._naming():
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            yield from parquet.iter_batches(_BLOCK, columns=list(columns))
+            rows = 0
+            for block in parquet.iter_batches(_BLOCK, columns=list(columns)):
+                _check_block(block)
+                rows += block.num_rows
+                yield block
+            # Checksums cover the pages alone: a damaged header may hide a page, or rows of it.
+            if rows != self.num_rows:
+                raise ValueError(f"{rows:,} of its {self.num_rows:,} rows")
 
     def _check(self, metadata: pq.FileMetaData) -> ShardFile:
         schema = metadata.schema.to_arrow_schema()
@@ -182,3 +190,15 @@ class ManifestFile:
                 f"({error}): copy it again from where it was written; or delete it, and the run "
                 "that wrote it fetches the images of this shard again"
             ) from error
+
+
+def _check_block(block: pa.RecordBatch) -> None:
+    """Checks what no schema says.
+
+    Raises:
+        ArrowInvalid: A ValueError: a text is not UTF-8.
+        ValueError: A time is not finite, so that no order of rows would follow from it.
+    """
+    block.validate(full=True)
+    if "time" in block.schema.names and not np.isfinite(block.column("time").to_numpy()).all():
+        raise ValueError("a time is not a finite number")

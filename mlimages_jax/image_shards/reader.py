@@ -100,9 +100,9 @@ class RecordPlace(NamedTuple):
         except (IndexError, RuntimeError, ValueError) as error:
             line = (str(error).strip().splitlines() or [""])[0][:200]
             raise OSError(
-                f"record {self.record} of {self.path} is damaged ({line}): copy the file again "
-                "from where it was written; or delete it and its .parquet, and run the same "
-                "download again"
+                f"record {self.record} of {self.path} cannot be read ({line}): see that the file "
+                "is there and may be read. If it is damaged, copy it again from where it was "
+                "written; or delete it and its .parquet, and run the same download again"
             ) from error
 
 

@@ -72,10 +72,11 @@ def read(folder: ObjectFolder) -> RepeatedContents:
     try:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"{len(data):,} bytes are too many")
-        table = pq.read_table(io.BytesIO(data))
-        if not table.schema.equals(_SCHEMA):
-            raise ValueError("it has other columns")
-    except (pa.ArrowException, ValueError) as error:
+        parquet = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        table = parquet.read()
+        if not table.schema.equals(_SCHEMA) or table.num_rows != parquet.metadata.num_rows:
+            raise ValueError("it has other columns or rows")
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ImageShardError(
             f"{folder.path(FILE)}: damaged ({error}): delete it, and run the same download again, "
             "which counts the contents anew"
@@ -115,7 +116,7 @@ def judge(folder: ObjectFolder, manifests: Sequence[str], *, max_copies: int) ->
         schema=_SCHEMA,
     )
     data = io.BytesIO()
-    pq.write_table(table, data)
+    pq.write_table(table, data, write_page_checksum=True)
     folder.write(FILE, data.getvalue())
     return len(found)
 

@@ -134,7 +134,7 @@ def test_damage_is_named(tmp_path):
     records, manifest = place / "shards/a-0.array_record", place / "shards/a-0.parquet"
     intact = records.read_bytes()
     records.write_bytes(intact[:5000] + bytes([intact[5000] ^ 1]) + intact[5001:])
-    with pytest.raises(OSError, match=r"record \d+ of .* is damaged .*copy the file again"):
+    with pytest.raises(OSError, match=r"record \d+ of .* cannot be read .*copy it again"):
         for record in range(20):
             RecordPlace(str(records), record).read()
     records.write_bytes(intact[:-100])
@@ -154,6 +154,64 @@ def test_damage_is_named(tmp_path):
         repeated.read(ObjectFolder(place))
 
 
+def changed(data, positions):
+    """The data with one bit of each position flipped, one after the other."""
+    for position in positions:
+        yield data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
+
+
+def test_no_damage_of_a_manifest_hides_rows(tmp_path):
+    place = tmp_path / "set"
+    write(place, tmp_path, [ok(f"http://host/{i}.jpg", time=1e9 + i) for i in range(9)])
+    path, expected, named = place / "shards/a-0.parquet", rows(place), 0
+    for data in changed(path.read_bytes(), range(4, 200)):
+        path.write_bytes(data)
+        try:
+            assert rows(place) == expected
+        except ImageShardError as error:
+            named += 1
+            assert str(path) in str(error)
+    assert named > 100
+
+
+def test_texts_that_are_none_are_named(tmp_path):
+    place = tmp_path / "set"
+    write(place, tmp_path, [ok("1")])
+    path = place / "shards/a-0.parquet"
+    table = pq.read_table(path)
+    offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0")
+    name = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff"))
+    pq.write_table(table.set_column(0, table.schema.field("name"), name), path)
+    folder = ObjectFolder(place)
+    for read in (rows, lambda _: repeated.judge(folder, ["shards/a-0.parquet"], max_copies=2)):
+        with pytest.raises(ImageShardError, match=r"a-0\.parquet: not the intact .*UTF8"):
+            read(place)
+
+
+def test_no_damage_of_repeated_contents_is_taken_for_others(tmp_path):
+    place = tmp_path / "set"
+    write(place, tmp_path, [ok("1"), ok("2")])
+    folder = ObjectFolder(place)
+    repeated.judge(folder, layout.manifest_names(folder), max_copies=1)
+    path, expected = place / repeated.FILE, repeated.read(folder)
+    data = path.read_bytes()
+    for damaged in [data[:-1], data[: len(data) // 2], *changed(data, range(4, len(data), 5))]:
+        path.write_bytes(damaged)
+        try:
+            assert repeated.read(folder) == expected
+        except ImageShardError as error:
+            assert f"{path}: damaged" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"format": 1, "parts": 0, "by": "host"}', '{"format": 1}']
+)
+def test_a_damaged_layout_is_named(tmp_path, text):
+    (tmp_path / "layout.json").write_text(text)
+    with pytest.raises(ImageShardError, match=r"layout\.json: damaged"):
+        layout.read_layout(ObjectFolder(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -162,6 +220,7 @@ def test_damage_is_named(tmp_path):
         ({"record": -1}, "record -1 of 1"),
         ({"status": "fine"}, "neither ok"),
         ({"file": None}, "neither ok"),
+        ({"time": float("nan")}, "a time is not a finite number"),
         ({"about": {"file": "../b.array_record"}}, "it describes '../b.array_record'"),
         ({"about": {"num_images": -1}}, "it describes"),
         ({"about": {"format": 2}}, "not of format 1"),

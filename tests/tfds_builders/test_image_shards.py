@@ -71,6 +71,17 @@ def test_without_a_folder_of_images(manual_dir, tmp_path, capsys):
         command.main(words)
 
 
+def test_shards_of_an_unfinished_run_are_noted(manual_dir, tmp_path, caplog):
+    put(manual_dir, tmp_path, manual_dir, ["grey.jpg"])
+    ml_images.build(manual_dir, tmp_path / "data", short_side=24)
+    assert f"{manual_dir}: no run here came to its end" in caplog.text
+    folder = ObjectFolder(manual_dir)
+    repeated.judge(folder, layout.manifest_names(folder), max_copies=9)
+    caplog.clear()
+    ml_images.build(manual_dir, tmp_path / "data", short_side=24)
+    assert "no run here" not in caplog.text
+
+
 def test_what_counts_of_several_rows(tmp_path):
     """The latest image of a name, and no placeholder."""
     place = tmp_path / "set"
@@ -102,7 +113,7 @@ def test_damage_in_a_shard_is_a_skipped_image(manual_dir, tmp_path):
     folder = ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.5)
     (line,) = (folder / "skipped.tsv").read_text().splitlines()[1:]
     assert line.split("\t")[1:3] == ["a/red.jpg", "unreadable"]
-    assert "record 0 of" in line and "copy the file again" in line
+    assert "record 0 of" in line and "copy it again" in line
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match=r"a-0\.array_record: .* bytes instead of"):
         ml_images.build(manual_dir, tmp_path / "data")

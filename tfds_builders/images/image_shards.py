@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from mlimages_jax.image_shards.index import digests, find
 from mlimages_jax.image_shards.manifest_file import Row
@@ -117,6 +118,11 @@ def find_in_shards(
     wanted = {split: _Wanted(rows) for split, rows in lists.items()}
     paths: list[str] = []
     for folder in opened:
+        if not folder.repeated.judged:
+            logging.warning(
+                "%s: no run here came to its end: placeholders under many names count as images",
+                folder.place,
+            )  # fmt: skip
         for manifest in folder.manifests:
             if manifest.shard.file:
                 rows = [row for row in folder.rows(manifest) if row.image.status == OK]
