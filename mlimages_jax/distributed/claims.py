@@ -85,11 +85,15 @@ class Claims:
         Raises:
             Preempted: If this process was asked to stop while it waited.
         """
+        waiting = False
         while (claim := self.attempt(name)) is None:
             if unless():
                 yield False
                 return
             preemption.check()
+            if not waiting:
+                logging.info("%s: waiting for another process to end: %s", self._folder, name)
+            waiting = True
             time.sleep(POLL_SECONDS)
         try:
             yield True

@@ -204,6 +204,9 @@ class _Object:
 
         Returns:
             The new generation; "" if the condition failed.
+
+        Raises:
+            FileNotFoundError: There is no such bucket.
         """
         # Not a write of gcsfs, which cannot be conditional on a generation.
         place = f"{self._storage._location}/upload/storage/v1/b/{quote(self._bucket)}/o"
@@ -218,8 +221,15 @@ class _Object:
                 headers={"Content-Type": "application/json"},
                 json_out=True,
             )
-        except (FileExistsError, FileNotFoundError):  # 412: other generation; 404: deleted
+        except FileExistsError:  # 412: other generation
             return ""
+        except FileNotFoundError as error:  # 404: deleted, or nowhere to create it
+            if replaced != "0":
+                return ""
+            raise FileNotFoundError(
+                f"{self.url}: the bucket {self._bucket} does not exist: create it, or correct its "
+                "name"
+            ) from error
         return str(answer["generation"])
 
     def read(self) -> tuple[str, Owner | None]:

@@ -7,20 +7,25 @@ neither exists.
 
 import contextlib
 import datetime
+import errno
+import io
 import os
 import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 
 from mlimages_jax.files import remote
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.escaping import one_line
 
 _BLOCK = 1 << 22  # bytes
+_BUFFER = 1 << 16  # bytes
+_LONGEST = 300  # characters of a message
 _NOT_INSTALLED = {"gs": "gcsfs", "az": "adlfs"}  # what fsspec needs for a scheme
 
 
@@ -30,6 +35,9 @@ class ObjectFolderError(OSError):
 
 class ObjectFolder:
     """A folder of whole files; may be pickled.
+
+    Whatever a bucket's library raises comes as an OSError with an errno, from reads of an open file
+    too: what has none is about the content of a file, as from Arrow.
 
     Args:
         place: Path or URL, such as gs://bucket/ml_images. It need not exist.
@@ -65,7 +73,7 @@ class ObjectFolder:
         if self._system is None:
             return _sizes_on_disk(Path(self.place, folder))
         self._system.invalidate_cache()  # other processes write here
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _reaching(self.path(folder)):
             entries = self._system.ls(self._inside(folder), detail=True)
             return {
                 posixpath.basename(one["name"]): int(one["size"] or 0)
@@ -79,7 +87,8 @@ class ObjectFolder:
         with contextlib.suppress(FileNotFoundError):
             if self._system is None:
                 return Path(self.place, name).stat().st_size
-            return int(self._system.info(self._inside(name))["size"])
+            with _reaching(self.path(name)):
+                return int(self._system.info(self._inside(name))["size"])
         return None
 
     def modified(self, name: str) -> float:
@@ -90,7 +99,8 @@ class ObjectFolder:
         """
         if self._system is None:
             return Path(self.place, name).stat().st_mtime
-        time = self._system.modified(self._inside(name))
+        with _reaching(self.path(name)):
+            time = self._system.modified(self._inside(name))
         return cast(datetime.datetime, time).timestamp()
 
     @contextlib.contextmanager
@@ -100,18 +110,24 @@ class ObjectFolder:
             with Path(self.place, name).open("rb") as file:
                 yield file
             return
-        with self._system.open(self._inside(name), "rb") as file:
-            yield cast(BinaryIO, file)
+        with _reaching(self.path(name)):
+            opened = self._system.open(self._inside(name), "rb")
+        with opened, io.BufferedReader(_Reading(opened, self.path(name)), _BUFFER) as file:
+            yield file
 
     def read(self, name: str) -> bytes:
         """Reads a small file; raises FileNotFoundError if there is none."""
-        with self.open(name) as file:
-            return file.read()
+        if self._system is None:
+            return Path(self.place, name).read_bytes()
+        # In one request: between those for the size and the bytes another process may replace it.
+        with _reaching(self.path(name)):
+            return bytes(self._system.cat_file(self._inside(name)))
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a small file, or replaces it."""
         if self._system is not None:
-            self._system.pipe_file(self._inside(name), data)
+            with _reaching(self.path(name)):
+                self._system.pipe_file(self._inside(name), data)
             return
         path = Path(self.place, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +151,8 @@ class ObjectFolder:
     def put(self, scratch: Path, name: str) -> None:
         """Moves a finished local file to its place; a disk must have both on one file system."""
         if self._system is not None:
-            self._system.put_file(os.fspath(scratch), self._inside(name))
+            with _reaching(self.path(name)):
+                self._system.put_file(os.fspath(scratch), self._inside(name))
             scratch.unlink()
             return
         path = Path(self.place, name)
@@ -170,11 +187,48 @@ class ObjectFolder:
         with contextlib.suppress(FileNotFoundError):
             if self._system is None:
                 Path(self.place, name).unlink()
-            else:
+                return
+            with _reaching(self.path(name)):
                 self._system.rm_file(self._inside(name))
 
     def _inside(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+
+class _Reading(io.RawIOBase):
+    """An open file of a bucket, with the errors of `_reaching`."""
+
+    def __init__(self, file: BinaryIO, url: str):
+        self._file, self._url = file, url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _reaching(self._url):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextlib.contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Turns what a bucket's library raises into an OSError with an errno that names the URL."""
+    try:
+        yield
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # of gcsfs, aiohttp, google.auth, pyarrow or others
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = one_line(f"{type(error).__name__}: {error}"[:_LONGEST])
+        raise OSError(errno.EIO, reason, url) from error
 
 
 def _sizes_on_disk(folder: Path) -> dict[str, int]:

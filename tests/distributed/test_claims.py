@@ -133,6 +133,18 @@ def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     assert claim and len(times) == 2 and Claims(tmp_path / "w", task="b").attempt("x") is None
 
 
+def test_a_bucket_that_does_not_exist_is_named(monkeypatch):
+    class Nothing:
+        _location = ""
+
+        def call(self, *_, **__):
+            raise FileNotFoundError("404")
+
+    monkeypatch.setattr(object_lock.fsspec, "filesystem", lambda _: Nothing())
+    with pytest.raises(FileNotFoundError, match=r"gs://typo/w/x\.claim: the bucket typo does not"):
+        Claims("gs://typo/w", task="a").attempt("x")
+
+
 def test_where_nothing_can_be_claimed_is_named(tmp_path, monkeypatch):
     with pytest.raises(ClaimError, match="s3://bucket/w: work can be divided through gs://"):
         Claims("s3://bucket/w", task="a")

@@ -3,13 +3,22 @@
 
 import contextlib
 import fcntl
-import os
-import signal
+import subprocess
+import sys
 
 import pytest
 
 from mlimages_jax.files import file_locks
 from mlimages_jax.files.atomic import complete_file
+from tests.support.small_run import ROOT
+
+KILLED = """
+import os, pathlib, signal, sys
+from mlimages_jax.files.atomic import complete_file
+with complete_file(pathlib.Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def names(folder):
@@ -42,11 +51,7 @@ def test_two_writers_do_not_touch_each_others_file(tmp_path, first_ends_first):
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     path = tmp_path / "file"
-    if not (pid := os.fork()):
-        with complete_file(path) as unfinished:
-            unfinished.write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
     assert names(tmp_path) == ["file.unfinished"]
     with complete_file(path) as unfinished:
         assert unfinished.name == "file.unfinished" and not unfinished.read_bytes()
