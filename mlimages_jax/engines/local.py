@@ -4,6 +4,7 @@
 import dataclasses
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -158,4 +159,22 @@ def _end_with_driver(watched: Connection) -> None:
 
 
 def _call(part: Any) -> Any:
-    return _function(part)
+    try:
+        return _function(part)
+    except Exception as error:
+        if _arrives(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _arrives(error: Exception) -> bool:
+    """Returns whether an error can be sent to the process that started this one.
+
+    There a pool breaks on one that cannot be unpickled, as after the death of its process: most
+    exceptions with arguments of their own are like that.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True

@@ -17,6 +17,18 @@ def fail_at_three(number):
     return number
 
 
+class ReasonedError(Exception):
+    """Cannot be unpickled: its arguments are not those of the base class."""
+
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason = reason
+
+
+def fail_with_reason(number):
+    raise ReasonedError("a", f"message {number}")
+
+
 def wait_unless_zero(folder, number):
     """Notes this attempt, then waits for the file `go`, unless this is part 0."""
     _note(folder, number)

@@ -132,6 +132,15 @@ def test_an_exception_keeps_its_type_and_traceback_and_names_the_part(workers):
 
 
 @pytest.mark.slow
+def test_an_exception_that_cannot_be_sent_is_no_death():
+    with (
+        open_engine("local", workers=1) as engine,
+        pytest.raises(RuntimeError, match="ReasonedError: message 5") as raised,
+    ):
+        list(engine.map_unordered(jobs.fail_with_reason, [5]))
+    assert "in fail_with_reason" in "".join(traceback.format_exception(raised.value))
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_workers_end_with_their_driver(how, tmp_path):
     driver = subprocess.Popen(
