@@ -18,7 +18,7 @@ from mlimages_jax.monitoring.progress_bar import progress
 ROUNDING = 1e-3  # upper limit of what float16 changes in a product of unit vectors
 _ROWS_AT_ONCE = 16_384
 _SAMPLE = 64  # vectors per list that k-means uses
-_LEAST_SAMPLE = 39  # below which faiss warns
+_LEAST_SAMPLE = 39  # fewer make poor centres, by faiss's own limit
 _WIDTH_MULTIPLE = 16
 _QUERIES = 512  # whose pairs are in memory at once
 
@@ -53,6 +53,7 @@ class InvertedLists:
             faiss.METRIC_INNER_PRODUCT, False,
         )  # fmt: skip
         self._index.cp.spherical = True
+        self._index.cp.min_points_per_centroid = 1  # no warning on standard error
         self._index.train(sample)
         del sample
         self._index.nprobe = min(probes, self.lists)
@@ -65,18 +66,22 @@ class InvertedLists:
     def nearest(self, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the most similar vectors that are found.
 
+        A query whose lists have fewer than k vectors is compared with more lists, if need be all.
+
         Args:
             queries: float32 [m, d], of length 1.
-            k: Number of vectors per query.
+            k: Number of vectors per query, at most n.
 
         Returns:
-            Products, float32 [m, k], descending, and positions, int64 [m, k]. Where fewer than k
-            are found, the product is -inf and the position that of the best.
+            Products, float32 [m, k], descending, and positions, int64 [m, k].
         """
-        products, positions = self._index.search(_padded(queries), k)
-        missing = positions < 0
-        positions = np.where(missing, positions[:, :1], positions)
-        return np.where(missing, -np.inf, products), np.maximum(positions, 0)
+        queries, probes = _padded(queries), self._index.nprobe
+        products, positions = self._index.search(queries, k)
+        while probes < self.lists and (few := np.flatnonzero(positions[:, -1] < 0)).size:
+            probes = min(2 * probes, self.lists)
+            more = _faiss().SearchParametersIVF(nprobe=probes)
+            products[few], positions[few] = self._index.search(queries[few], k, params=more)
+        return products, positions
 
     def pairs(
         self, read: Read, count: int, *, least: float, finished: Callable[[int], object]

@@ -42,15 +42,24 @@ def test_all_lists_find_all(rows):
     assert min(near[i, j] for i, j in pairs) > 0.95 - 2 * ROUNDING
 
 
-def test_fewer_than_asked_for_are_marked(rows):
+def test_where_lists_have_too_few_more_are_searched(rows):
     index = InvertedLists(rows.__getitem__, 400, lists=100, probes=1)
     products, positions = index.nearest(rows[:20], k=200)
-    missing = np.isinf(products)
-    assert missing.any(1).all() and not missing[:, 0].any()
-    np.testing.assert_array_equal(
-        positions[missing], np.broadcast_to(positions[:, :1], positions.shape)[missing]
-    )
+    found = np.take_along_axis(cosines(rows[:20], rows), positions, 1)
+    np.testing.assert_allclose(products, found, atol=ROUNDING)
+    assert all(len(set(row)) == 200 for row in positions.tolist())
     assert InvertedLists(rows.__getitem__, 400).lists == 10, "faiss wants 39 a list"
+
+
+def test_empty_lists_hide_nobody(capfd):
+    """Equal images are in one list; the lists of the others, nearest to many queries, are empty."""
+    pytest.importorskip("faiss", reason="pip install -e '.[index]'")
+    rows = np.repeat(np.eye(8, dtype=np.float32)[:1], 50, 0)
+    index = InvertedLists(rows.__getitem__, 50, lists=40, probes=1)
+    products, positions = index.nearest(np.eye(8, dtype=np.float32), k=50)
+    np.testing.assert_allclose(products, [[1] * 50, *[[0] * 50] * 7], atol=ROUNDING)
+    assert all(sorted(row) == list(range(50)) for row in positions.tolist())
+    assert "WARNING" not in "".join(capfd.readouterr())
 
 
 def test_the_recall_is_that_of_the_exact_search(rows):
