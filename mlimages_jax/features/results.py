@@ -35,7 +35,7 @@ def about(images: Exported) -> dict[str, Any]:
     """Returns what was used of an export, as JSON values."""
     kept = ("checkpoint", "model", "view", "dtype")
     return {
-        "folder": str(images.folder),
+        "folder": images.folder,
         "images": len(images),
         "unreadable": images.without,
         **{name: images.metadata[name] for name in kept if name in images.metadata},

@@ -15,7 +15,7 @@ def in_memory(array, *, names=None, labels=None) -> Exported:
     array = np.asarray(array, np.float32)
     count = len(array)
     return Exported(
-        folder=Path("memory"),
+        folder="memory",
         array=array,
         rows=np.arange(count),
         names=names or [f"{i}.jpg" for i in range(count)],

@@ -40,7 +40,7 @@ _SHOWN = (1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8)  # lower edges of the sim
 
 
 def duplicates(
-    folder: Positional[Path],
+    folder: Positional[str],  # not Path, which makes one slash of the two in a URL
     /,
     *,
     output: Path,
@@ -81,7 +81,8 @@ def duplicates(
     fraction of the pairs that it found: docs/benchmarks/features.md has times, memory and recall.
 
     Args:
-        folder: folder of `mlimages export`, best with --format=npy, because single rows are read.
+        folder: folder of `mlimages export`, on a disk or in a bucket; best with --format=npy,
+            because single rows are read.
         output: file for the table.
         threshold: minimum similarity.
         index: exact compares all images with all, ivf only those in nearby lists.

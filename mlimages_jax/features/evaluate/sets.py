@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from tyro.conf import arg
 
 from mlimages_jax.command_line import optional
 from mlimages_jax.features import FeaturesError, results
@@ -20,7 +21,7 @@ class SetOptions:
     """Options about images and labels, common to the commands that evaluate features.
 
     Attributes:
-        train: features of the training images.
+        train: features of the training images, a folder on a disk or in a bucket.
         test: features of the test images; default: hold out a part of the training images, by a
             hash of the name.
         held_out: fraction of the images to hold out if there is no --test.
@@ -33,8 +34,9 @@ class SetOptions:
         missing_labels: meaning of classes that an image does not list.
     """
 
-    train: Path
-    test: Annotated[Path | None, optional("PATH")] = None
+    # Not Path, which makes one slash of the two in a URL.
+    train: Annotated[str, arg(metavar="PATH")]
+    test: Annotated[str | None, optional("PATH")] = None
     held_out: float = 0.2
     labels: Annotated[Path | None, optional("PATH")] = None
     test_labels: Annotated[Path | None, optional("PATH")] = None

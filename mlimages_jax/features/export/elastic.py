@@ -92,7 +92,7 @@ def _claimed(
 ) -> Generator[np.ndarray, None, None]:
     """Yields numbers of parts, which are held until the next ones are asked for; ends with all."""
     rng = np.random.default_rng()  # from anywhere, so that processes rarely meet
-    start = int(rng.integers(layout.parts))
+    start = int(rng.integers(max(1, layout.parts)))
     while len(left := _left(writer)):
         with contextlib.ExitStack() as until_stored:
             held = _claim(claims, np.roll(left, -np.searchsorted(left, start)), until_stored)

@@ -4,7 +4,6 @@
 import dataclasses
 import hashlib
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ class Exported:
     """The n selected images of an export.
 
     Attributes:
-        folder: Folder of the export, for messages.
+        folder: Path or URL of the export, for messages.
         array: Array [N, F], the features of all images of the export, read on demand.
         rows: int64 [n], the rows of `array` for these images, ascending.
         names: n names; not always unique.
@@ -28,7 +27,7 @@ class Exported:
         metadata: Manifest of the export.
     """
 
-    folder: Path
+    folder: str
     array: np.ndarray | PartedArray
     rows: np.ndarray
     names: list[str]
@@ -112,7 +111,7 @@ def open_exported(folder: str | os.PathLike[str], *, output: str) -> Exported:
             f"{folder}: none of its {len(features.valid):,} images could be read: see errors.tsv"
         )
     return Exported(
-        folder=Path(folder),
+        folder=os.fspath(folder).rstrip("/"),
         array=features.array,
         rows=rows,
         names=[features.names[row] for row in rows.tolist()],

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlimages_jax.distributed import claims
 from mlimages_jax.features.export import FeatureFilesError
+from mlimages_jax.features.export.components import FILE
 from mlimages_jax.features.export.feature_files import (
     ARCHIVE,
     ERRORS,
@@ -209,7 +210,7 @@ class FeatureWriter:
     def _check_empty(self) -> None:
         arrays = [f"{output}.npy" for output in self._layout.widths]
         files = self._folder.sizes()
-        found = [name for name in (INDEX, ARCHIVE, *arrays) if name in files]
+        found = [name for name in (INDEX, ARCHIVE, FILE, *arrays) if name in files]
         found += [
             f"{folder}/{name}" for folder in ("parts", UNFINISHED)
             for name in self._folder.sizes(folder) if not name.endswith(claims.SUFFIX)

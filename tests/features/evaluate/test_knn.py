@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
 
+import fsspec
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -126,6 +127,18 @@ def test_the_command_on_one_class_each_equals_scikit_learn(tmp_path, capsys, mon
     assert f"{rows[15]['top1']:.4f}" in text
     assert "            69 training images" in text
     assert "             3 images skipped: unreadable" in text
+
+
+def test_an_export_in_a_bucket_is_read_there(tmp_path):
+    rows, labels = random_features(30, 6), [f"{i % 3}" for i in range(30)]
+    url = f"memory://{tmp_path.name}/features"
+    write_export(url, rows, labels=labels, file_format="parquet")
+    found, values = run(tmp_path, "--train", url, "--test", f"{url}/", "--k", 3)
+    assert values["train"]["folder"] == values["test"]["folder"] == url
+    folder = write_export(tmp_path / "features", rows, labels=labels, file_format="parquet")
+    assert found == run(tmp_path, "--train", folder, "--test", folder, "--k", 3)[0]
+    main(["duplicates", url, "--output", str(tmp_path / "duplicates.tsv")])
+    fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
 def test_the_command_on_many_labels_equals_scikit_learn(tmp_path):

@@ -338,7 +338,9 @@ def test_other_features_in_the_folder_are_left_alone(tmp_path):
     assert _bytes(tmp_path) == files
 
 
-@pytest.mark.parametrize("name", ["features.npy", "logits.npy", "index.jsonl", "parts/a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["features.npy", "logits.npy", "index.jsonl", "parts/a.parquet", "components.npz"]
+)
 def test_files_of_an_unknown_origin_are_left_alone(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"somebody's")
