@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """s3:// for fsspec, and so for `epath`, by the S3 client inside of pyarrow.
 
-s3fs is used where it is installed. It is no dependency: its client pins old releases of packages
-that others need new ones of (aiobotocore 3.9 wants wrapt below 2 and multidict below 7).
+s3fs is used where it is installed. It is no dependency, because pyarrow is one, and because its
+client cannot be installed beside our pins (aiobotocore 3.10 wants python-dateutil below 4).
 
 Credentials, endpoint and region are those of all AWS tools: ~/.aws, AWS_PROFILE, AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
 
 import importlib.util
+import io
 import os
 from typing import Any
 
@@ -17,6 +18,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 _CONNECT_SECONDS = 10.0  # the SDK's second is too short for a machine that starts many processes
 _REQUEST_SECONDS = 60.0
+_BUFFER = 1 << 20  # bytes a request reads at least
 
 
 class ArrowS3(ArrowFSWrapper):
@@ -38,6 +40,11 @@ class ArrowS3(ArrowFSWrapper):
     def _strip_protocol(cls, path: str) -> str:
         # Not parsed as a URL, in which "#" and "?" of a name would end it.
         return os.fspath(path).rpartition("://")[2].strip("/")
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        file = super()._open(path, mode, **kwargs)
+        # Without a buffer every byte of a line is a request.
+        return io.BufferedReader(file, _BUFFER) if mode == "rb" else file
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Does nothing: a bucket has no folders, and objects that stand for them confuse others."""

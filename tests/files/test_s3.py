@@ -39,6 +39,18 @@ def test_a_folder_of_files(storage, tmp_path):
     assert folder.sizes("x") == {}
 
 
+def test_lines_are_read_by_few_requests(storage):
+    path = epath.Path("s3://bucket/lines")
+    path.write_text("".join(f"{i}\n" for i in range(100)))
+    requests = []
+    storage.fail = lambda method, name: requests.append(method)
+    with ObjectFolder("s3://bucket").open("lines") as file:
+        assert [int(line) for line in file] == list(range(100))
+    with path.open() as file:
+        assert len(list(file)) == 100
+    assert len(requests) < 10
+
+
 @pytest.mark.slow
 def test_a_file_in_several_parts(storage, tmp_path):
     content = os.urandom(12 << 20)  # parts have 10 MB

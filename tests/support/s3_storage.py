@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
-_MARKER = "folder-marker"  # the file that stands for an object whose name ends in a slash
+MARKER = "folder-marker"  # the file that stands for an object whose name ends in a slash
 
 
 class Storage:
@@ -49,7 +49,7 @@ class Storage:
 
     def path(self, name: str) -> Path:
         """The file of an object."""
-        return self.folder / (name + _MARKER if name.endswith("/") else name)
+        return self.folder / (name + MARKER if name.endswith("/") else name)
 
     def write(self, name: str, data: bytes) -> str:
         """Makes or replaces an object; returns its entity tag."""
@@ -63,7 +63,7 @@ class Storage:
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         found = [path.relative_to(self.folder).as_posix() for path in files]
         return sorted(
-            name for one in found if (name := one.removesuffix(_MARKER)).startswith(prefix)
+            name for one in found if (name := one.removesuffix(MARKER)).startswith(prefix)
         )
 
     def listing(self, query: dict[str, str]) -> str:

@@ -94,7 +94,7 @@ def test_what_is_there_is_not_done_again(manual_dir, bucket, tmp_path, half_done
 
 def test_another_build_is_refused(manual_dir, bucket, tmp_path, half_done):
     before = objects(tmp_path)
-    with pytest.raises(OtherBuildError, match=r"other inputs \(shards of train\): repeat that"):
+    with pytest.raises(OtherBuildError, match=r"other inputs \(shards of train\): repeat th"):
         build(manual_dir, bucket, num_shards=3)
     (manual_dir / "val_image_list.txt").write_text("b/red.jpg\t1:1\n")
     with pytest.raises(OtherBuildError, match=r"\(rows of val\)"):
@@ -128,7 +128,7 @@ def test_the_list_of_skipped_images_is_in_the_bucket(manual_dir, bucket, tmp_pat
 @pytest.mark.slow
 def test_a_shard_that_cannot_be_uploaded(manual_dir, tmp_path, monkeypatch):
     with emulated_bucket.serve("s3", tmp_path / "bucket", monkeypatch) as storage:
-        storage.fail = lambda method, name: "00002-of-00004" in name and method == "POST"
+        storage.fail = lambda method, name: "00002-of-00004" in name and method != "HEAD"
         with pytest.raises(OSError, match=r"train.array_record-00002-of-00004 cannot be written .*"
                            r"run the same command again to resume"):  # fmt: skip
             build(manual_dir, "s3://bucket/sets")
@@ -136,6 +136,11 @@ def test_a_shard_that_cannot_be_uploaded(manual_dir, tmp_path, monkeypatch):
         storage.fail = lambda method, name: False
         build(manual_dir, "s3://bucket/sets")
     assert built_content(tmp_path) == content(build(manual_dir, tmp_path / "disk"))
+
+
+def test_a_url_that_is_no_longer_one(manual_dir):
+    with pytest.raises(ValueError, match="gs:/bucket/sets: pathlib removed a slash"):
+        build(manual_dir, Path("gs://bucket/sets"))
 
 
 @pytest.fixture
@@ -157,8 +162,11 @@ def test_shards_that_are_not_what_their_notes_say(memory, caplog):
     memory.parent.write("1.0.0/shard", b"12")
     assert memory.load(path) is None
     assert "shard is missing" in caplog.text and "is 2 bytes instead of 3" in caplog.text
+    memory.begin({"a": "b"})
     with pytest.raises(OSError, match="shard was written, but now has 2 bytes instead of 3"):
-        memory.finish([SHARD], {})
+        memory.finish([SHARD], {}, {"a": "b"})
+    with pytest.raises(OtherBuildError, match=r"another build, with other inputs \(a\)"):
+        memory.finish([SHARD], {}, {"a": "c"})  # both began at the same time
     memory.parent.write("1.0.0/shard", b"123")
     assert memory.load(path) == SHARD
     memory.discard(path)

@@ -26,7 +26,7 @@ from tests.tfds_builders.built_set import (
     write_manual_dir,
 )
 from tfds_builders import ml_images
-from tfds_builders.images import builder as images_builder
+from tfds_builders.images.task import default_num_shards
 from tfds_builders.ml_images import __main__ as command
 
 
@@ -151,7 +151,7 @@ def test_rows_are_dealt_to_the_shards(manual_dir, tmp_path):
     [(1, 1), (4_096, 1), (4_097, 2), (8_193, 4), (88_739, 32), (17_609_752, 8_192)],
 )
 def test_default_number_of_shards(rows, shards):
-    assert images_builder.default_num_shards(rows) == shards
+    assert default_num_shards(rows) == shards
 
 
 def test_every_byte_is_the_same_again(stamps_dir, tmp_path):

@@ -102,13 +102,7 @@ class BucketSet:
         Raises:
             OtherBuildError: They were made from something else.
         """
-        earlier = self._earlier()
-        if earlier and (names := unfinished.differing(earlier.inputs, inputs)):
-            raise OtherBuildError(
-                f"{self} has shards of an earlier build with other inputs ({', '.join(names)}): "
-                f"repeat that build, give another --name, or delete {self} and "
-                f"{self.parent.path(self.waiting)} to start from scratch"
-            )
+        self._refuse_others(inputs)
         attempt = _Attempt(dict(inputs), time.time())
         data = json.dumps(attempt._asdict()).encode()
         self.parent.write(f"{self.waiting}/{_INPUTS}", data)
@@ -155,16 +149,21 @@ class BucketSet:
         """Forgets a shard, which is then written again."""
         self.parent.remove(self._note(path.name))
 
-    def finish(self, written: Sequence[WrittenShard], files: Mapping[str, Path]) -> None:
+    def finish(
+        self, written: Sequence[WrittenShard], files: Mapping[str, Path], inputs: unfinished.Inputs
+    ) -> None:
         """Checks that all shards are there, and makes them a data set.
 
         Args:
             written: The shards.
             files: Local paths of the other files of the set, by name.
+            inputs: What the shards are made from.
 
         Raises:
             OSError: A shard is not what was written, or a file cannot be uploaded.
+            OtherBuildError: Another build with other inputs began at the same time.
         """
+        self._refuse_others(inputs)
         found = self.parent.sizes(self.version)
         for shard in written:
             if found.get(shard.file) != shard.file_bytes:
@@ -181,6 +180,15 @@ class BucketSet:
         notes = [f"{self.waiting}/{name}" for name in self.parent.sizes(self.waiting)]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(self.parent.remove, notes))
+
+    def _refuse_others(self, inputs: unfinished.Inputs) -> None:
+        earlier = self._earlier()
+        if earlier and (names := unfinished.differing(earlier.inputs, inputs)):
+            raise OtherBuildError(
+                f"{self} has shards of another build, with other inputs ({', '.join(names)}): "
+                f"repeat that build, give another --name, or delete {self} and "
+                f"{self.parent.path(self.waiting)} to start from scratch"
+            )
 
     def _earlier(self) -> _Attempt | None:
         """Returns what the latest attempt stated; None if there was none."""

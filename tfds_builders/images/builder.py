@@ -10,10 +10,11 @@ even if the list is sorted by class; training shuffles anyway.
 import abc
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -22,7 +23,6 @@ from tensorflow_datasets.core import dataset_builder, file_adapters
 from tensorflow_datasets.core.utils import py_utils
 
 from mlimages_jax.data.images import jpeg
-from mlimages_jax.data.streams import ROWS_PER_FILE
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
@@ -41,27 +41,13 @@ from . import (
 from .bucket import BucketSet
 from .content import Content
 from .parts import Part, PartWriter, ShardStore
+from .task import Task, make_task
 
+_MANGLED = re.compile(r"(gs|s3|az|hf):/(?!/)")
 _TO_REPLACE = (
     "A set in a bucket cannot be replaced at once: give another --name to build a second set, or "
     "delete this one first."
 )
-
-
-class _Task(NamedTuple):
-    """The build to do now.
-
-    Attributes:
-        content: The input.
-        num_rows: Number of rows to use of each split.
-        num_shards: Number of files of each split.
-        made_of: The fingerprint of all of this.
-    """
-
-    content: Content
-    num_rows: dict[str, int]
-    num_shards: dict[str, int]
-    made_of: dict[str, str]
 
 
 class ImageBuilder(dataset_builder.FileReaderBuilder):
@@ -104,6 +90,8 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         self.threads = threads
         self.verified = verified
         data_dir = kwargs.get("data_dir")
+        if data_dir is not None and _MANGLED.match(os.fspath(data_dir)):
+            raise ValueError(f"data_dir={data_dir}: pathlib removed a slash; give URLs as text")
         self._bucket: ObjectFolder | None = None
         if data_dir is not None and is_remote(data_dir):
             self._bucket = ObjectFolder(data_dir)
@@ -195,7 +183,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         self,
         config: tfds.download.DownloadConfig,
         download_dir: str | os.PathLike[str] | None,
-    ) -> _Task:
+    ) -> Task:
         """Reads and checks the input before anything is written."""
         if self.builder_config.restart_markers and not jpeg.is_compiled():
             raise ValueError(
@@ -205,13 +193,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         content = self._content(
             self._make_download_manager(download_dir=download_dir, download_config=config)
         )
-        num_rows = content.num_rows(limit=config.max_examples_per_split)
-        num_shards = {
-            split: min(config.num_shards or default_num_shards(rows), rows)
-            for split, rows in num_rows.items()
-        }
-        made_of = fingerprint.of(content, self.builder_config, num_rows, num_shards)
-        return _Task(content, num_rows, num_shards, made_of)
+        return make_task(content, self.builder_config, config)
 
     def _build(self, folder: Path, config: tfds.download.DownloadConfig, **kwargs: Any) -> None:
         """Builds under the set's own name, or next to a finished set, which it then replaces."""
@@ -255,7 +237,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         )
         super().download_and_prepare(download_config=config, **kwargs)
         files = {path.name: path for path in Path(self.data_path).iterdir()}
-        target.finish(self._written, files)
+        target.finish(self._written, files, self._inputs)
         logging.info("%s", report.end(str(target), self.info))
 
     def _is_finished_by_now(self, folder: Path) -> bool:
@@ -323,7 +305,8 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
             content, self.builder_config, made_of,
             version=str(self.version), verified=self.verified, rows=rows,
         )  # fmt: skip
-        store.begin(inputs | images)
+        self._inputs = inputs | images
+        store.begin(self._inputs)
         return writer.write(parts)
 
     def _parts(
@@ -348,11 +331,6 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
     def _beside(self, suffix: str) -> Path:
         """Returns a path outside of the temporary folder, which TFDS deletes if a build fails."""
         return Path(self.data_path).parent / f"{self.version}{suffix}"
-
-
-def default_num_shards(num_rows: int) -> int:
-    """Returns the smallest power of two with at most `ROWS_PER_FILE` rows per shard."""
-    return 1 << max(0, (num_rows - 1) // ROWS_PER_FILE).bit_length()
 
 
 def _check(folder: Path, made_of: fingerprint.Fingerprint) -> None:

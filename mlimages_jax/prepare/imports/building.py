@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from mlimages_jax import command_line
 from mlimages_jax.prepare.imports.shell import shell_word
 
-DATA_DIR = Path("data")
+DATA_DIR = "data"
 
 
 class Build(NamedTuple):
@@ -25,12 +25,12 @@ class Build(NamedTuple):
     name: str
     options: tuple[str, ...] = ()
 
-    def command(self, data_dir: Path = DATA_DIR) -> str:
+    def command(self, data_dir: str = DATA_DIR) -> str:
         """Returns the shell command."""
         words = " ".join(shell_word(word) for word in self._words(data_dir))
         return f"mlimages data build {self.builder} {words}"
 
-    def run(self, data_dir: Path) -> Path:
+    def run(self, data_dir: str) -> Path:
         """Builds the set, or finds it finished, and returns its folder.
 
         Raises:
@@ -43,7 +43,7 @@ class Build(NamedTuple):
             program=f"mlimages data build {self.builder}",
         )
 
-    def _words(self, data_dir: Path) -> list[str]:
+    def _words(self, data_dir: str) -> list[str]:
         named = {"manual-dir": self.manual_dir, "data-dir": data_dir, "name": self.name}
         return [*(f"--{option}={value}" for option, value in named.items()), *self.options]
 

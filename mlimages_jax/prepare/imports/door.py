@@ -59,7 +59,7 @@ def import_any(
     /,
     *,
     output: Path | None = None,
-    data_dir: Path = DATA_DIR,
+    data_dir: str = DATA_DIR,
     dry_run: bool = False,
     lists_only: bool = False,
     images: Path | None = None,
@@ -92,7 +92,7 @@ def import_any(
     Args:
         source: a folder, or a table or COCO file.
         output: folder for the lists; default: NAME_lists in the current folder.
-        data_dir: folder for data sets.
+        data_dir: folder for data sets, on a disk or in a bucket.
         dry_run: only report what would be done.
         lists_only: do not build; print the command that would.
         images: folder of the images; default: search for it.
@@ -150,7 +150,7 @@ def _write_and_build(
     found: Found,
     wish: Wish,
     output: Path,
-    data_dir: Path,
+    data_dir: str,
     *,
     lists_only: bool,
 ) -> None:
@@ -195,12 +195,12 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
     return None, notes
 
 
-def _options(wish: Wish, output: Path, data_dir: Path) -> list[str]:
+def _options(wish: Wish, output: Path, data_dir: str) -> list[str]:
     """Returns the options that repeat the user's choices."""
     table = wish.table
     pairs = {
         "--output": str(output),
-        "--data-dir": None if data_dir == DATA_DIR else str(data_dir),
+        "--data-dir": None if data_dir == DATA_DIR else data_dir,
         "--images": wish.images and str(wish.images),
         "--path-column": table.path_column,
         "--image-column": wish.image_column,

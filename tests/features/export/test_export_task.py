@@ -26,7 +26,14 @@ from mlimages_jax.inference.batch_predict import NO_IMAGE
 from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.settings import build
-from tests.support import image_files, small_model, task_process, user_folder
+from tests.support import (
+    emulated_bucket,
+    image_files,
+    s3_storage,
+    small_model,
+    task_process,
+    user_folder,
+)
 from tests.support.exporting import MODEL, OUTPUTS, config_of, files_of, settings_of
 from tfds_builders import shapes
 
@@ -432,6 +439,25 @@ def test_two_processes_find_the_components_of_one(folder, checkpoint, tmp_path):
     assert one.images == two.images == 35
     np.testing.assert_allclose(one.axes, two.axes, atol=1e-5)
     np.testing.assert_allclose(_of(tmp_path / "one"), _of(tmp_path / "two"), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", emulated_bucket.STORES)
+def test_an_export_into_a_bucket_has_the_bytes_of_one_on_a_disk(
+    folder, checkpoint, tmp_path, monkeypatch, store
+):
+    config = config_of(checkpoint, folder, components=4)
+    export(config, tmp_path / "disk")
+    with emulated_bucket.serve(store, tmp_path / "bucket", monkeypatch):
+        for _ in range(2):  # the second finds it complete
+            assert export(config, f"{store}://bucket/w")["complete"]
+        np.testing.assert_array_equal(
+            open_features(f"{store}://bucket/w").array, open_features(tmp_path / "disk").array
+        )
+    for path in (tmp_path / "bucket").rglob("*"):
+        if path.name in ("run.lock", s3_storage.MARKER):
+            path.unlink()
+    assert files_of(tmp_path / "bucket/w") == files_of(tmp_path / "disk")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
