@@ -35,15 +35,15 @@ from typing import Any, NamedTuple
 
 import simplejpeg
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from input_pipeline import PHOTOGRAPHS, crop_images, write_lists
 from PIL import Image
 
 from mlimages_jax.data.images import decode, shrinking
 from mlimages_jax.files.checksums import sha256
+from mlimages_jax.files.record_writer import RecordWriter
 from mlimages_jax.labels.lists import LabelRow, read_label_list
 from tfds_builders import ml_images, shapes
-from tfds_builders.images import records, shards
+from tfds_builders.images import records
 
 NUM_ML_IMAGES = 17_609_752
 SHORT_SIDE = 320
@@ -247,7 +247,7 @@ def _encode(pixels: Any) -> bytes:
 
 
 def _write(examples: list[bytes], path: Path) -> None:
-    writer = ArrayRecordWriter(os.fspath(path), shards._FILE_OPTIONS)
+    writer = RecordWriter(path)
     for example in examples:
         writer.write(example)
     writer.close()

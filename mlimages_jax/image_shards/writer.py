@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes image shards: one after the other, each committed by its manifest."""
 
-import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from array_record.python.array_record_module import ArrayRecordWriter
-
 from mlimages_jax.files.checksums import crc32c
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.record_writer import RecordWriter
 from mlimages_jax.image_shards import manifest_file
 from mlimages_jax.image_shards.layout import MANIFEST, RECORDS, SHARDS
 from mlimages_jax.image_shards.manifest_file import Row, ShardFile
 from mlimages_jax.image_shards.outcome import Image
 from mlimages_jax.image_shards.record import serialize
 
-_OPTIONS = "group_size:1,uncompressed"  # images are compressed, and are read in any order
 # Records that are not committed by then never are: what cleans up may remove them some time later.
 LATEST_COMMIT = 12 * 3600.0
 
@@ -51,7 +48,7 @@ class OpenShard:
     def __init__(self, scratch: Path, stem: str):
         self._records = scratch / f"{stem}{RECORDS}"
         self._manifest = scratch / f"{stem}{MANIFEST}"
-        self._writer: ArrayRecordWriter | None = None
+        self._writer: RecordWriter | None = None
         self._rows: dict[str, Row] = {}
         self._notes: list[str] = []
         self._finished: ShardFile | None = None
@@ -72,10 +69,9 @@ class OpenShard:
         record = None
         if content is not None:
             record = self._num_images
-            with _raising(self._records):
-                if self._writer is None:
-                    self._writer = ArrayRecordWriter(str(self._records), _OPTIONS)
-                self._writer.write(serialize(image.name, content))
+            if self._writer is None:
+                self._writer = RecordWriter(self._records)
+            self._writer.write(serialize(image.name, content))
             self._num_images += 1
             self._num_bytes += len(content)
         self._rows[image.name] = Row(image, record)
@@ -117,8 +113,7 @@ class OpenShard:
     def _finish(self) -> ShardFile:
         if self._writer is None:
             return ShardFile("", 0, 0, 0)
-        with _raising(self._records):
-            self._writer.close()  # writes the index
+        self._writer.close()
         with self._records.open("rb") as file:
             checksum, size = crc32c(file), file.tell()
         return ShardFile(self._records.name, size, checksum, self._num_images)
@@ -127,12 +122,3 @@ class OpenShard:
 def new_attempt(part: str) -> str:
     """Returns the beginning of the names of all shards of an attempt at a part."""
     return f"{part}-{secrets.token_hex(4)}"
-
-
-@contextlib.contextmanager
-def _raising(path: Path) -> Iterator[None]:
-    """Turns ArrayRecord's RuntimeError into an OSError that names the file."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(f"{path}: {error}") from error

@@ -119,7 +119,7 @@ class BucketSet:
                 written = writer.write(shard._replace(path=path))
             note = json.dumps(written._asdict()).encode()
             self.parent.write(self._note(name), note)
-        except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
+        except OSError as error:
             raise OSError(
                 f"{self}/{name} cannot be written ({error}). Finished shards are kept there: fix "
                 "the problem, then run the same command again to resume."

@@ -8,13 +8,10 @@ the result is the same for any number of threads, processes and machines.
 import collections
 import concurrent.futures
 import dataclasses
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data.archives import ArchiveError
 from mlimages_jax.data.images.decode import (
@@ -24,6 +21,7 @@ from mlimages_jax.data.images.decode import (
     stored_jpeg,
 )
 from mlimages_jax.files.checksums import sha256
+from mlimages_jax.files.record_writer import RecordWriter
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelRow
 
@@ -31,9 +29,6 @@ from . import records
 from .places import Place
 from .skipped import Skipped
 
-# One record per group, because training reads single records in any order. JPEG cannot be
-# compressed further: ArrayRecord's zstd would save nothing and cost a third of all other work.
-_FILE_OPTIONS = "group_size:1,uncompressed"
 _ROWS_PER_TASK = 8  # rows per thread task: a handover costs a tenth of the time of an image
 UNFINISHED = "unfinished-"  # prefix of the names of files that are being written
 
@@ -111,7 +106,6 @@ class ShardWriter:
 
         Raises:
             OSError: The file cannot be written.
-            RuntimeError: ArrayRecord cannot write the file.
         """
         unfinished = shard.path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         try:
@@ -128,7 +122,7 @@ class ShardWriter:
     def _write(self, shard: ShardPlan, path: Path) -> WrittenShard:
         skipped = []
         num_examples = num_bytes = max_labels = 0
-        writer = ArrayRecordWriter(os.fspath(path), _FILE_OPTIONS)
+        writer = RecordWriter(path)
         rows = self._rows(shard)
         for row, record in zip(rows, self._records(rows, shard.places), strict=True):
             if isinstance(record, BadImage):
@@ -138,7 +132,7 @@ class ShardWriter:
             num_examples += 1
             num_bytes += len(record)
             max_labels = max(max_labels, len(row.classes))
-        writer.close()  # writes the index; a file without one cannot be read
+        writer.close()
         return WrittenShard(
             shard.split, shard.path.name, path.stat().st_size, sha256(path),
             num_examples, num_bytes, max_labels, skipped,

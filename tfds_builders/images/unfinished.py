@@ -145,7 +145,7 @@ def write(writer: ShardWriter, shard: ShardPlan) -> WrittenShard:
     try:
         written = writer.write(shard)
         _write(_note(shard.path), written._asdict())
-    except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
+    except OSError as error:
         raise OSError(
             f"{shard.path} cannot be written ({error}). Finished shards are kept in"
             f" {shard.path.parent}: fix the problem, then run the same command again to resume."

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 from numpy.lib import format as npy_format
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.features.export import FeatureFilesError, reading
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.record_writer import RecordWriter
 
 FORMATS = ("parquet", "npy", "npz", "array_record")
 DTYPES = ("float32", "float16")
@@ -154,8 +154,7 @@ class RecordParts:
     def write(self, part: Part) -> None:
         """See `Storage`."""
         with self._folder.creating(self._name(part.number)) as path:
-            # One record per group, as readers want single rows and a group is read as a whole.
-            writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+            writer = RecordWriter(path)
             for row, position in enumerate(self._layout.positions(part.number)):
                 # True stands for deterministic: the entries of a protobuf map otherwise come in any
                 # order.
