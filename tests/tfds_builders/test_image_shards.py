@@ -102,6 +102,21 @@ def test_what_counts_of_several_rows(tmp_path):
     assert pickle.loads(pickle.dumps(places.place(0, names[0]))).read() == b"2"
 
 
+def test_no_label_gets_the_image_of_another_shard(tmp_path):
+    """Small files of records all have the same size."""
+    place = tmp_path / "set"
+    for stem in "ab":
+        write(place, tmp_path, [ok(stem)], f"{stem}-0")
+    a, b = place / "shards/a-0.array_record", place / "shards/b-0.array_record"
+    data = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    rows = LabelList.from_rows([("a.jpg", [0], [1.0]), ("b.jpg", [0], [1.0])], num_classes=1)
+    places = find_in_shards([str(place)], {"train": rows}, {"train": Folder(tmp_path)})["train"]
+    with pytest.raises(OSError, match=r"a-0\.array_record is another image \('b'\)"):
+        places.place(0, "a.jpg").read()
+    assert places.place(1, "b.jpg").read() == b"image b" and len(data) == b.stat().st_size
+
+
 def test_damage_in_a_shard_is_a_skipped_image(manual_dir, tmp_path):
     names = ["a/red.jpg", "grey.jpg", "cmyk.jpg", "none.jpg", "deep.png"]
     data = image_files.jpeg(image_files.quadrants())
