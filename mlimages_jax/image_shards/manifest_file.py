@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlimages_jax.files.object_folder import ObjectFolder
@@ -35,9 +36,11 @@ _FIELDS |= {"shard": pa.string(), "record": pa.int64()}
 _SCHEMA = pa.schema(
     pa.field(name, kind, nullable=name not in _REQUIRED) for name, kind in _FIELDS.items()
 )
+_TEXT_COLUMNS = [name for name, kind in _FIELDS.items() if kind == pa.string()]
 _MAX_ROWS = 1 << 20
 _MAX_BYTES = 1 << 30  # of the decompressed columns
 _BLOCK = 4096  # rows in memory at a time
+_MAX_TEXT = 64 << 20  # bytes of a column of them
 
 
 class ShardFile(NamedTuple):
@@ -122,9 +125,12 @@ class ManifestFile:
     def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yields some columns of all rows: types, texts and times are checked, but not the rows."""
         with self._folder.open(self._name) as file, self._naming():
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            parquet = pq.ParquetFile(
+                file, page_checksum_verification=True, read_dictionary=_TEXT_COLUMNS
+            )
             rows = 0
-            for block in parquet.iter_batches(_BLOCK, columns=list(columns)):
+            for coded in parquet.iter_batches(_BLOCK, columns=list(columns)):
+                block = _decoded(coded)
                 _check_block(block)
                 rows += block.num_rows
                 yield block
@@ -190,6 +196,23 @@ class ManifestFile:
                 f"({error}): copy it again from where it was written; or delete it, and the run "
                 "that wrote it fetches the images of this shard again"
             ) from error
+
+
+def _decoded(block: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns a block with texts in place of numbers of texts.
+
+    Raises:
+        ValueError: The texts are too long: a few kilobytes could stand for all of the memory.
+    """
+    columns = []
+    for column in block.columns:
+        if pa.types.is_dictionary(column.type):
+            lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+            if (pc.sum(lengths).as_py() or 0) > _MAX_TEXT:
+                raise ValueError(f"texts of more than {_MAX_TEXT:,} bytes in {_BLOCK:,} rows")
+            column = column.dictionary_decode()
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, block.schema.names)
 
 
 def _check_block(block: pa.RecordBatch) -> None:

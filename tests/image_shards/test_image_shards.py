@@ -188,6 +188,16 @@ def test_texts_that_are_none_are_named(tmp_path):
             read(place)
 
 
+def test_texts_of_any_length_need_no_memory(tmp_path, monkeypatch):
+    """Parquet stores a text once for all rows that have it."""
+    place = tmp_path / "set"
+    write(place, tmp_path, [failed(str(i), author="x" * 1_000) for i in range(100)])
+    assert len(rows(place)) == 100
+    monkeypatch.setattr(manifest_file, "_MAX_TEXT", 99_999)
+    with pytest.raises(ImageShardError, match=r"a-0\.parquet: not the .*99,999 bytes in 4,096"):
+        rows(place)
+
+
 def test_no_damage_of_repeated_contents_is_taken_for_others(tmp_path):
     place = tmp_path / "set"
     write(place, tmp_path, [ok("1"), ok("2")])

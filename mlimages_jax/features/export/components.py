@@ -78,6 +78,7 @@ class Components:
 
         Raises:
             FeatureFilesError: If the export has none, or the file is damaged or another one.
+            OSError: If it cannot be read.
         """
         place = ObjectFolder(folder)
         name = place.path(FILE)
@@ -89,6 +90,8 @@ class Components:
                 f"{folder} contains no {FILE}: it is not an export with --config.components"
             ) from error
         except Exception as error:  # damage makes zipfile and NumPy raise any type
+            if isinstance(error, OSError) and error.errno is not None:  # not of what is in it
+                raise
             raise FeatureFilesError(f"{name} is damaged ({error}): export again") from error
         if digest not in (None, found.digest):
             raise FeatureFilesError(f"{name} is not the file that was exported with: restore it")

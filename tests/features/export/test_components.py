@@ -135,3 +135,7 @@ def test_missing_or_damaged_files_are_named(features, tmp_path):
         Components.load(tmp_path, digest="0000")
     with pytest.raises(ValueError, match="1 features an image, not 2"):
         Components.load(tmp_path).project(np.ones((3, 1)))
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(IsADirectoryError):  # whatever prevents reading is no damage of the file
+        Components.load(tmp_path)
