@@ -49,6 +49,7 @@ class Request:
 
     Attributes:
         host: Its Host header.
+        client: Address of the client.
         port: Port of the client.
         connection: Number of the connection; ports are used again.
         start: When it came, in seconds since 1970.
@@ -56,6 +57,7 @@ class Request:
     """
 
     host: str
+    client: str
     port: int
     connection: int
     start: float
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol):
         """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._port = transport.get_extra_info("peername")[1]
+        self._client, self._port = transport.get_extra_info("peername")[:2]
         self._number = next(self._answers.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
         self._end()
         found = HOST_HEADER.search(head)
         host = found[1].decode("latin-1") if found else ""
-        self._logged = Request(host, self._port, self._number, time.time())
+        self._logged = Request(host, self._client, self._port, self._number, time.time())
         self._answers.log.append(self._logged)
 
     def _end(self) -> None:
@@ -300,7 +302,7 @@ def _pieces(data: bytes, count: int) -> Iterator[bytes]:
         yield data[len(data) * i // count : len(data) * (i + 1) // count]
 
 
-async def _serve(answers: Answers, *, port: int) -> None:
+async def _serve(answers: Answers, address: tuple[str, int]) -> None:
     """Prints the port, then serves until standard input is closed."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -309,7 +311,7 @@ async def _serve(answers: Answers, *, port: int) -> None:
         sys.stdin.buffer.read()
         loop.call_soon_threadsafe(ended.set)
 
-    listener = socket.create_server((HOST, port), backlog=1024)
+    listener = socket.create_server(address, backlog=1024)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
     await loop.create_server(lambda: Connection(answers), sock=listener)
     print(listener.getsockname()[1], flush=True)
@@ -320,6 +322,7 @@ async def _serve(answers: Answers, *, port: int) -> None:
 def main() -> None:
     """Makes the images and serves them."""
     parser = argparse.ArgumentParser(description="Imitates good and bad image hosts.")
+    parser.add_argument("--host", default=HOST, help="address to listen at")
     parser.add_argument("--port", type=int, default=0, help="0 (default): any free port")
     parser.add_argument("--bases", type=int, default=8, help="images with distinct pixels")
     parser.add_argument("--width", type=int, default=500)
@@ -327,7 +330,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0, help="mean seconds before a response")
     options = parser.parse_args()
     images = Images(bases=options.bases, width=options.width, height=options.height)
-    asyncio.run(_serve(Answers(images, latency=options.latency), port=options.port))
+    answers = Answers(images, latency=options.latency)
+    asyncio.run(_serve(answers, (options.host, options.port)))
 
 
 if __name__ == "__main__":

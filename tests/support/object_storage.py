@@ -82,11 +82,11 @@ class Storage:
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[Storage]:
+def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Storage]:
     """Serves a folder as gs://bucket until the block ends."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = http.server.ThreadingHTTPServer((host, port), _Handler)
     server.daemon_threads = True
-    server.storage = Storage(folder, f"http://127.0.0.1:{server.server_address[1]}")
+    server.storage = Storage(folder, f"http://{host}:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
