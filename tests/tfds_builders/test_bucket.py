@@ -15,6 +15,7 @@ import fsspec
 import pytest
 
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
 from tests.support import emulated_bucket, image_files
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, write_manual_dir
@@ -135,6 +136,15 @@ def test_a_shard_that_cannot_be_uploaded(manual_dir, tmp_path, monkeypatch):
         assert f"{VERSION}/ml_images-train.array_record-00002-of-00004" not in objects(tmp_path)
         storage.fail = lambda method, name: False
         build(manual_dir, "s3://bucket/sets")
+    assert built_content(tmp_path) == content(build(manual_dir, tmp_path / "disk"))
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_builds_into_a_bucket(manual_dir, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes into the home folder
+    with emulated_bucket.serve("s3", tmp_path / "bucket", monkeypatch):
+        build(manual_dir, "s3://bucket/sets", engine=EngineOptions("ray", workers=2))
     assert built_content(tmp_path) == content(build(manual_dir, tmp_path / "disk"))
 
 
