@@ -226,7 +226,11 @@ def kill(*arguments):
 ml_images.build({str(manual_dir)!r}, {bucket!r}, num_shards=4, threads=1,
                 engine=EngineOptions(workers={workers}))
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
+    (tmp_path / "left").mkdir()  # what a killed program leaves in TMPDIR
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "left")},
+    )  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     notes = [name for name in objects(tmp_path) if name.endswith(".json") and "array_rec" in name]
     finished = {name.replace(".unfinished", "").removesuffix(".json") for name in notes}
