@@ -2,6 +2,7 @@
 """Atomic file writes: a file gets its name only when it is complete."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlimages_jax.files.file_locks import NO_LOCKS, is_at
+
+_NO_WRITER = (errno.ELOOP, errno.EACCES, errno.EPERM)  # a link, or a file of another user
 
 
 @contextlib.contextmanager
@@ -45,7 +48,9 @@ def _remove_leftover(path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    except OSError:  # a link, or a file of another user: no writer of ours
+    except OSError as error:
+        if error.errno not in _NO_WRITER:
+            raise
         path.unlink(missing_ok=True)
         return
     try:

@@ -2,13 +2,14 @@
 """Whole files or none, also of several writers at once, and nothing left by those that died."""
 
 import contextlib
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 
 import pytest
 
-from mlimages_jax.files import file_locks
 from mlimages_jax.files.atomic import complete_file
 from tests.support.small_run import ROOT
 
@@ -63,9 +64,20 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert names(tmp_path) == ["else", "file"]
 
 
+def test_too_many_open_files_are_no_reason_to_remove_one(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with complete_file(tmp_path / "file") as unfinished:
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many"):
+            patched.setattr(os, "open", none)
+            complete_file(tmp_path / "file").__enter__()
+        assert unfinished.exists()
+
+
 def test_where_there_are_no_locks(tmp_path, monkeypatch):
     def none(*_):
-        raise OSError(file_locks.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
     (tmp_path / "file.unfinished").write_text("half")
