@@ -4,9 +4,10 @@
 Threads are the default: decoding and resizing release Python's global lock, and threads start at
 once. But what Python itself does for an image (some 0.3 ms) holds that lock. So a single process
 ends near 3,000 images/s on any number of cores, and its threads delay the one that feeds the
-devices. Worker processes have a lock each; they start in seconds, beside the compilation.
+devices. Worker processes have a lock each; they start with the first batch, in seconds.
 """
 
+import concurrent.futures
 import math
 import multiprocessing
 import os
@@ -78,10 +79,33 @@ def iterate(
     return _until_closed(iter(workers))
 
 
+def _first(elements: grain.DatasetIterator) -> Any:
+    """Starts the workers and returns the first element; None if there is none.
+
+    Signals often go to all processes of a job. The one that trains decides what they mean, and
+    still needs batches for the step that it finishes. Processes inherit from the thread that starts
+    them which signals are blocked, so workers are safe from their first instruction on.
+    """
+    first: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            first.set_result(next(elements, None))
+        except BaseException as error:  # raised where the element is taken
+            first.set_exception(error)
+
+    threading.Thread(target=start, daemon=True).start()
+    return first.result()
+
+
 def _until_closed(elements: grain.DatasetIterator) -> Iterator[Any]:
     """Ends the workers with this generator, where Grain would leave it to the garbage collector."""
     try:
-        yield from elements
+        element = _first(elements)
+        while element is not None:
+            yield element
+            element = next(elements, None)
     finally:
         elements.close()
 
@@ -108,10 +132,6 @@ def _begin_worker(index: int, count: int) -> None:
     del index, count
     _decode_in_one_thread()
     jax.config.update("jax_platforms", "cpu")  # the devices belong to the process that trains
-    # Signals often go to all processes of a job. The one that trains decides what they mean, and
-    # still needs batches for the step that it finishes.
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

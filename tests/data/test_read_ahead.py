@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,29 @@ if __name__ == "__main__":
     print("ready", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.slow
+def test_signals_while_workers_start_do_not_end_them(folder):
+    """A worker that was importing died of them, and the training with it."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.02):
+            for one in workers():
+                one.send_signal(signal.SIGINT)
+                one.send_signal(signal.SIGTERM)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    batches = training(folder, num_workers=2)
+    try:
+        check_equal(itertools.islice(batches, 3), itertools.islice(training(folder), 3))
+    finally:
+        ended.set()
+        sender.join()
+    batches.close()
+    assert not workers()
 
 
 @pytest.mark.slow
