@@ -7,7 +7,7 @@ call as soon as its program is dispatched.
 
 import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -33,6 +33,12 @@ class DeviceBatches(Iterator[dict[str, jax.Array]]):
         self._sharding = sharding.by_example(mesh)
         self._ahead = ahead
         self._ready: collections.deque[dict[str, jax.Array]] = collections.deque()
+
+    def close(self) -> None:
+        """Ends what makes the batches, such as worker processes, and drops those that are ready."""
+        self._ready.clear()
+        if isinstance(self._batches, Generator):
+            self._batches.close()
 
     def __next__(self) -> dict[str, jax.Array]:
         while len(self._ready) < self._ahead:

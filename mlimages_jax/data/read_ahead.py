@@ -15,6 +15,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def _first(elements: grain.DatasetIterator) -> Any:
     first: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
     def start() -> None:
+        resource_tracker.ensure_running()  # here, because starting it unblocks these signals
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             first.set_result(next(elements, None))

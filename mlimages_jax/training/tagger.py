@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The task `tagger`: chooses the settings left open, trains, and suggests what to do next."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -235,12 +236,13 @@ def measure_speed(config: Train, data: DataSet, workdir: epath.Path) -> Speed:
     compiled = compile_step(training, stage, data.max_labels)
     compilation = time.monotonic() - begin
     state = fresh_state(config, training, data)
-    batches = training_inputs(config, data, mesh, workdir)(stage, start_step=0)
-    for step in range(_WARM_STEPS + _TIMED_STEPS):
-        # The first steps wait for the first batches, and for memory to be allocated.
-        if step == _WARM_STEPS:
-            jax.block_until_ready(state)
-            begin = time.monotonic()
-        state, _ = compiled(state, next(batches))
-    jax.block_until_ready(state)
-    return Speed(compilation, (time.monotonic() - begin) / _TIMED_STEPS)
+    inputs = training_inputs(config, data, mesh, workdir)
+    with contextlib.closing(inputs(stage, start_step=0)) as batches:
+        for step in range(_WARM_STEPS + _TIMED_STEPS):
+            # The first steps wait for the first batches, and for memory to be allocated.
+            if step == _WARM_STEPS:
+                jax.block_until_ready(state)
+                begin = time.monotonic()
+            state, _ = compiled(state, next(batches))
+        jax.block_until_ready(state)
+        return Speed(compilation, (time.monotonic() - begin) / _TIMED_STEPS)

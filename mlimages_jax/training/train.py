@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -251,25 +251,26 @@ def _loop(
         try:
             results = evaluate() if compiled and best.is_missing(start) else None
             stages = [] if results and best.ends_early(start) else list(compiled)
-            for stage, step, batches in _steps(run, stages, start=start):
-                state = measured.run(
-                    compiled[stage], state, batches, step=step, batch_size=stage.batch_size
-                )
-                # Saved before the next batch is taken and before anything below can stop the run.
-                last = step == config.total_steps
-                if last or step % config.checkpoint.every == 0 or best.needs_save(step):
-                    save()
-                goodput.step = step
-                if step % config.log_every == 0:
-                    goodput.write()
-                    # Reports a failed background save now, not at the next save an hour later.
-                    checkpoints.check()
-                stop.check()
-                results = None  # those of an earlier step must not pass for those of the last
-                if config.evaluate_every and step % config.evaluate_every == 0 and not last:
-                    results = evaluate()
-                    if best.ends_early(step):
-                        break
+            with contextlib.closing(_steps(run, stages, start=start)) as steps:
+                for stage, step, batches in steps:
+                    state = measured.run(
+                        compiled[stage], state, batches, step=step, batch_size=stage.batch_size
+                    )
+                    # Saved before the next batch is taken and before anything below can stop it.
+                    last = step == config.total_steps
+                    if last or step % config.checkpoint.every == 0 or best.needs_save(step):
+                        save()
+                    goodput.step = step
+                    if step % config.log_every == 0:
+                        goodput.write()
+                        # Reports a failed background save now, not at the next save an hour later.
+                        checkpoints.check()
+                    stop.check()
+                    results = None  # those of an earlier step must not pass for those of the last
+                    if config.evaluate_every and step % config.evaluate_every == 0 and not last:
+                        results = evaluate()
+                        if best.ends_early(step):
+                            break
             return state, results or evaluate()
         # All processes are at the same step here, see StopRequest, so they can save together.
         except Preempted:
@@ -280,16 +281,16 @@ def _loop(
 
 def _steps(
     run: _Run, stages: list[Stage], *, start: int
-) -> Iterator[tuple[Stage, int, DeviceBatches]]:
+) -> Generator[tuple[Stage, int, DeviceBatches], None, None]:
     """Yields the stage and the number of every step after `start`, with the stage's batches."""
     inputs = training_inputs(run.config, run.data, run.mesh, run.workdir)
     for stage in stages:
         # The position in the data follows from the step, see `data.order`: nothing is restored.
         first = max(start, stage.start)
-        batches = inputs(stage, start_step=first - stage.start)
-        _log_stage(stage, run.data.num_records(run.config.data.train_split))
-        for step in range(first + 1, stage.stop + 1):
-            yield stage, step, batches
+        with contextlib.closing(inputs(stage, start_step=first - stage.start)) as batches:
+            _log_stage(stage, run.data.num_records(run.config.data.train_split))
+            for step in range(first + 1, stage.stop + 1):
+                yield stage, step, batches
 
 
 def compile_step(training: TrainingStep, stage: Stage, max_labels: int) -> CompiledStep:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Worker processes: the batches of threads, whatever happens to workers or to their parent."""
 
+import ast
 import collections
+import contextlib
 import itertools
 import os
 import signal
@@ -56,8 +58,13 @@ def check_equal(ours, theirs):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def workers():
-    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+def workers(pid=None):
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(pid).children():
+            if "spawn_main" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 @pytest.mark.slow
@@ -118,44 +125,61 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_signals_while_workers_start_do_not_end_them(folder):
-    """A worker that was importing died of them, and the training with it."""
-    ended = threading.Event()
-
-    def send() -> None:
-        while not ended.wait(0.02):
-            for one in workers():
-                one.send_signal(signal.SIGINT)
-                one.send_signal(signal.SIGTERM)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    batches = training(folder, num_workers=2)
-    try:
-        check_equal(itertools.islice(batches, 3), itertools.islice(training(folder), 3))
-    finally:
-        ended.set()
-        sender.join()
-    batches.close()
-    assert not workers()
+PROGRAM = """
+import itertools, sys
+from tests.data.test_read_ahead import training
+if __name__ == "__main__":
+    batches = training(sys.argv[1], num_workers=2)
+    print([batch["labels"].tolist() for batch in itertools.islice(batches, 3)], flush=True)
+    sys.stdin.read()
+"""
 
 
-@pytest.mark.slow
-def test_workers_end_with_a_killed_parent(folder, tmp_path):
+@contextlib.contextmanager
+def running(folder, tmp_path):
+    """A program that prints the labels of three batches, and waits for the end of its input."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, program, folder], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as parent:  # fmt: skip
-        assert parent.stdout.readline() == b"ready\n"
-        children = psutil.Process(parent.pid).children()
-        assert len(children) >= 2
-        parent.kill()
+    ) as process:  # fmt: skip
+        yield process
+
+
+@pytest.mark.slow
+def test_signals_while_workers_start_do_not_end_them(folder, tmp_path):
+    """A worker that was importing died of them, and the training with it."""
+    ended = threading.Event()
+    with running(folder, tmp_path) as program:
+
+        def send() -> None:
+            while not ended.wait(0.02):
+                for one in workers(program.pid):
+                    one.send_signal(signal.SIGINT)
+                    one.send_signal(signal.SIGTERM)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        shown = program.stdout.readline()
+        ended.set()
+        sender.join()
+        program.communicate(b"")
+    batches = itertools.islice(training(folder), 3)
+    assert ast.literal_eval(shown.decode()) == [batch["labels"].tolist() for batch in batches]
+    assert program.returncode == 0
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(folder, tmp_path):
+    with running(folder, tmp_path) as program:
+        program.stdout.readline()
+        started = workers(program.pid)
+        assert len(started) == 2
+        program.kill()
         end = time.monotonic() + 60
-        while any(child.is_running() for child in children):
+        while any(one.is_running() for one in started):
             assert time.monotonic() < end, "workers are left"
             time.sleep(0.05)
 
