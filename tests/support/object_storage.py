@@ -13,6 +13,8 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.serving import serving
+
 
 class Storage:
     """Serves the files below a folder as the objects of one bucket.
@@ -85,16 +87,9 @@ class Storage:
 def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Storage]:
     """Serves a folder as gs://bucket until the block ends."""
     server = http.server.ThreadingHTTPServer((host, port), _Handler)
-    server.daemon_threads = True
     server.storage = Storage(folder, f"http://{host}:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield server.storage
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _parts(data: bytes, content_type: str) -> tuple[str, bytes]:

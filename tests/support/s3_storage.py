@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from tests.support.serving import serving
+
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
 MARKER = "folder-marker"  # the file that stands for an object whose name ends in a slash
 
@@ -95,16 +97,9 @@ def serve(folder: Path) -> Iterator[Storage]:
     """Serves a folder as s3://bucket until the block ends."""
     folder.mkdir(exist_ok=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
     server.storage = Storage(folder, f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield server.storage
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _tag(data: bytes) -> str:
