@@ -75,7 +75,7 @@ def _slide(demo, name, value):
 def test_an_image_is_tagged_and_the_controls_choose_its_tags(demo):
     _choose(demo, ("brown.png", png()))
     demo.get_by_text("1 image tagged").wait_for()
-    assert demo.get_by_role("heading", name="brown.png").is_visible()
+    demo.get_by_role("heading", name="brown.png").wait_for()
     assert demo.locator("article img").evaluate("image => image.naturalWidth") == 8
     # animal (0.8) is below its threshold of 0.9, and shown as the parent of what is above.
     assert _tags(demo) == [[0, "animal"], [1, "dog", "0.40"], [2, "poodle", "0.20"]]
@@ -86,7 +86,7 @@ def test_an_image_is_tagged_and_the_controls_choose_its_tags(demo):
     _slide(demo, "k", 1)
     assert _tags(demo) == [[0, "animal", "0.80"]]
     _slide(demo, "threshold", 0.9)
-    assert demo.get_by_text("No tag has such a score.").is_visible()
+    demo.get_by_text("No tag has such a score.").wait_for()
     demo.get_by_role("button", name="Remove all images").click()
     assert demo.locator("article").count() == 0
 
@@ -130,7 +130,7 @@ def test_a_server_that_has_stopped_is_told(demo):
     demo.route("**/v1/tags**", lambda route: route.abort())
     _choose(demo, ("brown.png", png()))
     demo.get_by_text("The server does not answer.").wait_for()
-    assert demo.get_by_text("0 images tagged, 1 image not read").is_visible()
+    demo.get_by_text("0 images tagged, 1 image not read").wait_for()
 
 
 def test_a_busy_server_is_asked_again(demo):
