@@ -3,6 +3,7 @@
 
 import dataclasses
 import multiprocessing
+import multiprocessing.process
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 from .dispatch import WorkerDiedError, dispatch
 from .engine import Part, Result
 
+_GRACE = 5.0  # seconds until a worker that does not end, because it is stopped, is killed
 # Forked processes would inherit the locks of this process' threads.
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -93,6 +95,7 @@ class _Processes:
         self._watched, self._ours = _SPAWN.Pipe(duplex=False)
         self._idle: list[futures.ProcessPoolExecutor] = []
         self._busy: dict[futures.Future[Any], futures.ProcessPoolExecutor] = {}
+        self._started: list[multiprocessing.process.BaseProcess] = []
 
     def capacity(self) -> int:
         return self._workers
@@ -104,12 +107,18 @@ class _Processes:
                 return self._submit(pool, part)
             except BrokenProcessPool:  # died since its last task
                 pool.shutdown()
-        return self._submit(
-            futures.ProcessPoolExecutor(
-                1, _SPAWN, initializer=_start, initargs=(self._watched, self._function)
-            ),
-            part,
+        pool = futures.ProcessPoolExecutor(
+            1, _SPAWN, initializer=_start, initargs=(self._watched, self._function)
         )
+        # A pool has no public list of its processes.
+        others = {*multiprocessing.active_children()}.difference(self._alive())
+        task = self._submit(pool, part)
+        self._started = [one for one in multiprocessing.active_children() if one not in others]
+        return task
+
+    def _alive(self) -> list[multiprocessing.process.BaseProcess]:
+        """Returns those started here that have not ended."""
+        return [one for one in multiprocessing.active_children() if one in self._started]
 
     def _submit(self, pool: futures.ProcessPoolExecutor, part: Any) -> futures.Future[Any]:
         # Ctrl-C reaches all processes of a terminal; workers, which inherit the mask, are stopped
@@ -139,9 +148,17 @@ class _Processes:
     def stop(self) -> None:
         """Ends all workers at once, whatever they are doing."""
         self._ours.close()
+        # What cannot end by itself, as after SIGSTOP or in a debugger, is killed.
+        killer = threading.Timer(_GRACE, self._kill)
+        killer.start()
         for pool in [*self._idle, *self._busy.values()]:
             pool.shutdown(cancel_futures=True)
+        killer.cancel()
         self._watched.close()
+
+    def _kill(self) -> None:
+        for worker in self._alive():
+            worker.kill()
 
 
 _function: Callable[[Any], Any]  # of a worker process, set when it starts

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mlimages_jax.engines import dispatch, ray_cluster
+from mlimages_jax.engines import dispatch, local, ray_cluster
 from mlimages_jax.engines.engine import PartLostError
 from mlimages_jax.engines.options import open_engine
 from tests.engines import jobs
@@ -161,6 +161,21 @@ def test_the_workers_end_with_their_driver(how, tmp_path):
         driver.kill()
     assert not psutil.wait_procs(workers, timeout=60)[1]
     assert errors.count("Traceback") == (how == signal.SIGINT)
+
+
+def test_a_stopped_worker_is_killed_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_GRACE", 0.2)
+    work = functools.partial(jobs.wait_unless_zero, os.fspath(tmp_path))
+    with open_engine("local", workers=2) as engine:
+        results = engine.map_unordered(work, [1, 0, 0])
+        assert next(results)[0] == 0
+        stopped = {
+            psutil.Process(pid) for part, pid in jobs.wait_for_attempts(tmp_path, count=2) if part
+        }
+        for worker in stopped:
+            worker.send_signal(signal.SIGSTOP)
+        results.close()
+    assert stopped and not any(worker.is_running() for worker in stopped)
 
 
 def test_unknown_engines_and_numbers_are_refused():

@@ -24,10 +24,12 @@ from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import layout, writer
 from mlimages_jax.image_shards.counts import count_outcomes
 from mlimages_jax.image_shards.index import Index
+from mlimages_jax.image_shards.layout import ImageShardError
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.prepare import PrepareError, shard_scratch
-from mlimages_jax.prepare.download import hosts
+from mlimages_jax.prepare.download import hosts, shard_job
+from mlimages_jax.prepare.extract.shard_extraction import ShardExtraction
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.shard_sink import ShardSink
 from mlimages_jax.prepare.sink import Kept
@@ -150,6 +152,25 @@ def test_a_kill_between_records_and_manifest(image_server, tmp_path, monkeypatch
     assert all(name.replace("array_record", "parquet") in sizes for name in sizes)
     requests = image_server.requests()
     assert kept and all(requests["/" + name.split("/", 3)[3]] == 1 for name in kept)
+
+
+def test_two_commands_that_begin_with_other_parts_at_once(image_server, tmp_path, monkeypatch):
+    folder = ObjectFolder(tmp_path / "set")
+    urls = write_list(tmp_path / "urls.txt", ["ok/at once.jpg"])
+
+    def meanwhile(*arguments, **options):
+        folder.write(layout.LAYOUT, b'{"format": 1, "parts": 8, "by": "host"}')
+        return range(4)
+
+    monkeypatch.setattr(shard_job, "longest_first", meanwhile)
+    fails(
+        "was begun with 8 parts by host, not 4",
+        urls, "--output", folder.place, *options(image_server, "--shards=4"),
+    )  # fmt: skip
+    extraction = ShardExtraction(archives=[], lists=[], folder=folder, parts=8, short_side=None)
+    with pytest.raises(ImageShardError, match="image shards of another command"):
+        extraction.extract_part(0, threads=1)
+    assert not folder.sizes("shards")
 
 
 def sink(place, scratch, **changes):

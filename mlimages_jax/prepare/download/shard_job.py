@@ -54,8 +54,7 @@ class ShardJob:
         """
         self.plan.check()
         with only_run(self.folder):
-            with storing(self.folder):
-                settle_layout(self.folder, Layout(self.parts, BY_HOST))
+            self._settle_layout()
             unanswered = self._fetch_parts(engine)
             with storing(self.folder):
                 names = manifest_names(self.folder)
@@ -66,6 +65,10 @@ class ShardJob:
                 f"{len(unanswered)} of {self.parts} parts ended early, all others are done. "
                 f"{unanswered[0]}"
             )
+
+    def _settle_layout(self) -> None:
+        with storing(self.folder):
+            settle_layout(self.folder, Layout(self.parts, BY_HOST))
 
     def _fetch_parts(self, engine: Engine) -> list[str]:
         """Fetches all parts, long ones first; returns why some of them ended early.
@@ -97,6 +100,8 @@ class ShardJob:
 
     def fetch_part(self, part: int, *, threads: int) -> collections.Counter[str]:
         """Fetches one part; returns the number of rows committed, by status."""
+        # Again: in a bucket, another command may have begun with other parts at the same moment.
+        self._settle_layout()
         name = Layout(self.parts, BY_HOST).part_name(part)
         with (
             scratch_of(self.folder, name) as scratch,

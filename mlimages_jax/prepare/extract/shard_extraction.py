@@ -64,8 +64,7 @@ class ShardExtraction:
             return self._run(engine)
 
     def _run(self, engine: Engine) -> list[Tally]:
-        with storing(self.folder):
-            settle_layout(self.folder, Layout(self.parts, BY_TAR))
+        self._settle_layout()
         tallies = [Tally(path) for path in self.archives]
         part = WithSameSoftware(functools.partial(_extract_part, self, engine.threads))
         for _, some in engine.map_unordered(part, range(self.parts)):
@@ -78,8 +77,14 @@ class ShardExtraction:
             remove_leftovers(self.folder)
         return tallies
 
+    def _settle_layout(self) -> None:
+        with storing(self.folder):
+            settle_layout(self.folder, Layout(self.parts, BY_TAR))
+
     def extract_part(self, part: int, *, threads: int) -> list[Tally]:
         """Extracts one part; returns the counts of each archive."""
+        # Again: in a bucket, another command may have begun with other parts at the same moment.
+        self._settle_layout()
         name = Layout(self.parts, BY_TAR).part_name(part)
         with ExitStack() as stack:
             scratch = stack.enter_context(scratch_of(self.folder, name))
