@@ -141,7 +141,7 @@ def test_one_is_killed_and_one_joins_late(folder, checkpoint, tmp_path, place):
     """Three processes; of the parts of the killed one none is lost, and none is torn."""
     path = tmp_path / "list.txt"
     path.write_text("".join(f"{name}\n" for name in sorted(folder.glob("noise/*.jpg")) * 40))
-    values = ELASTIC | {"rows_per_part": 32, "components": 4}
+    values = ELASTIC | {"rows_per_part": 16, "components": 4}
     export(config_of(checkpoint, path, **values | {"elastic": False}), tmp_path / "one")
     values = settings_of(checkpoint, path, **values)
     (tmp_path / "bucket").mkdir()
@@ -165,7 +165,7 @@ def test_one_is_killed_and_one_joins_late(folder, checkpoint, tmp_path, place):
             time.sleep(0.001)
         first.send_signal(signal.SIGKILL)
         first.wait()
-        assert len(list(unfinished.glob("*.jsonl"))) < 38, "it was over before the kill"
+        assert len(list(unfinished.glob("*.jsonl"))) < 75, "it was over before the kill"
         late = start()
         for process in (second, late):
             errors = process.communicate(timeout=600)[1]
