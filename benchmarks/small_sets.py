@@ -15,8 +15,9 @@ both ways; hierarchical F1. Classes without positives in val are left out.
 A and B have dictionary.txt, the two lists and images/, in the format of ML-Images; B is written by
 peers/clip_art_set.py. Without them, only the drawn set is used. The peers need torch and timm, in
 an environment of their own. With --results FILE.jsonl, every result is kept in a file, and what is
-there is not run again. --ablate also trains our tagger with one ingredient changed at a time,
---pretrain on each other set for the same minutes before, as docs/guide/tagger.md advises.
+there is not run again. --ablate also trains our tagger with one ingredient changed at a time (all,
+or those named), --pretrain on each other set for the same minutes before, as docs/guide/tagger.md
+advises.
 """
 
 import argparse
@@ -45,11 +46,15 @@ from tfds_builders import ml_images, shapes
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
 PEERS = ("resnet26d@48", "resnet26d@64", "resnetv2_50@64")  # names of timm at sizes in pixels
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
+CLOSE = ("crop.area=(0.7,1.0)",)
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "SGD": SGD,
     "bias at 0": ("loss.prior_bias=False",),
     "without EMA": ("optimizer.ema_decay=1e-9",),
-    "crops of 0.7 to 1": ("crop.area=(0.7,1.0)",),
+    "crops of 0.5 to 1": ("crop.area=(0.5,1.0)",),
+    "crops of 0.7 to 1": CLOSE,
+    "crops of 0.7 to 1, mixup": (*CLOSE, "augmentation.mixup=0.2"),
+    "crops of 0.7 to 1, RandAugment": (*CLOSE, "augmentation.rand_augment=2"),
     "sigmoid loss": ("loss.name=sigmoid",),
     "focal loss": ("loss.name=focal",),
     "two-way loss": ("loss.name=two_way",),
@@ -94,7 +99,9 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS")
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
-    parser.add_argument("--ablate", action="store_true", help="change one ingredient at a time")
+    parser.add_argument(
+        "--ablate", nargs="*", choices=[*ABLATIONS, *SIZES], help="change one ingredient at a time"
+    )
     parser.add_argument("--pretrain", action="store_true", help="also start from the other sets")
     parser.add_argument("--no-drawn", dest="drawn", action="store_false", help="only --sets")
     parser.add_argument("--quick", action="store_true", help="a minute, one seed, no peers")
@@ -220,9 +227,9 @@ def compare(contest: Contest, others: list[Contest]) -> None:
         for peer in arguments.peers:
             model, _, size = peer.partition("@")
             taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, int(size))
-    if arguments.ablate:
-        for name, changes in (ABLATIONS if arguments.epochs else ABLATIONS | SIZES).items():
-            taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
+    for name in ablations(arguments):
+        changes = (ABLATIONS | SIZES)[name]
+        taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
     for other in others:
         taggers[f"ours, from {other.name}"] = functools.partial(contest.pretrained, other=other)
     ours_map = float("nan")
@@ -234,6 +241,13 @@ def compare(contest: Contest, others: list[Contest]) -> None:
         columns = [*(with_spread(values, 3) for values in metrics), with_spread(took, 1)]
         ratio = np.mean([one.mean_ap for one in results]) / ours_map
         print(ROW.format(contest.name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)
+
+
+def ablations(arguments: argparse.Namespace) -> list[str]:
+    """Returns the names of those to train."""
+    if arguments.ablate is None:
+        return []
+    return arguments.ablate or [*ABLATIONS, *([] if arguments.epochs else SIZES)]
 
 
 def with_spread(values: tuple[float, ...], digits: int) -> str:
