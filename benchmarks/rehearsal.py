@@ -70,11 +70,13 @@ class Places:
     Args:
         output: Folder of everything.
         images: Number of images.
+        workers: Processes of build, check and statistics; 0: the command's own.
     """
 
-    def __init__(self, output: Path, images: int):
+    def __init__(self, output: Path, images: int, *, workers: int):
         self.output = output
         self.images = images
+        self.workers = [f"--workers={workers}"] if workers else []
         self.manual = output / "ml_images"
         self.dictionary = self.manual / "dictionary.txt"
         self.lists = [self.manual / f"{split}_urls.txt" for split in ("train", "val")]
@@ -131,19 +133,19 @@ def build(at: Places) -> list[str]:
     return at.prepare(
         "data", "build", "ml-images", f"--manual-dir={at.manual}",
         f"--data-dir={at.output / 'data'}", "--name=rehearsal", f"--num-shards={SHARDS}",
+        *at.workers,
     )  # fmt: skip
 
 
 def check(at: Places) -> list[str]:
     """Every record read back."""
-    return at.prepare("data", "check", at.built)
+    return at.prepare("data", "check", at.built, *at.workers)
 
 
 def statistics(at: Places) -> list[str]:
     """The numbers and figures of the set."""
-    return at.prepare(
-        "data", "stats", "--dataset", at.built, "--output-dir", at.output / "statistics"
-    )
+    where = ["--output-dir", at.output / "statistics"]
+    return at.prepare("data", "stats", "--dataset", at.built, *where, *at.workers)
 
 
 def batches_global(at: Places) -> list[str]:
@@ -167,14 +169,19 @@ STEPS: tuple[Step, ...] = (
 )  # fmt: skip
 
 
-def rehearse(output: Path, count: int) -> Results:
+def rehearse(output: Path, count: int, *, workers: int) -> Results:
     """Runs the steps that no earlier run has finished.
+
+    Args:
+        output: Folder of everything.
+        count: Number of images.
+        workers: As for `Places`.
 
     Raises:
         RuntimeError: A step failed; the message has the end of its output.
         ValueError: The folder has a rehearsal of another number of images.
     """
-    at = Places(output, count)
+    at = Places(output, count, workers=workers)
     output.mkdir(parents=True, exist_ok=True)
     results = read_results(output / RESULTS, expected=count)
     for step in STEPS:
@@ -268,6 +275,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--output", type=Path, help="a folder on a large disk; default: temporary")
+    parser.add_argument("--workers", type=int, default=0, help="of build, check and statistics")
     parser.add_argument("--beside", type=Path, nargs="+", default=[], help="earlier results")
     parser.add_argument("--keep-results", type=Path, help="a copy of the results as JSON")
     return parser.parse_args()
@@ -281,7 +289,7 @@ def main() -> None:
         for path in arguments.beside
     }
     with folder_of(arguments.output) as output:
-        sizes[arguments.images] = rehearse(output, arguments.images)
+        sizes[arguments.images] = rehearse(output, arguments.images, workers=arguments.workers)
         if arguments.keep_results:
             shutil.copyfile(output / RESULTS, arguments.keep_results)
     print(f"{arguments.images:,} images, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
