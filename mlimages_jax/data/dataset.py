@@ -19,16 +19,18 @@ from mlimages_jax.files.remote import is_remote
 from mlimages_jax.files.text_files import read_text
 
 HOW_TO_GET_DATA = """{folder} is not a built data set ({missing} is missing).
-To pretrain on ML-Images you need these files in one folder, MANUAL_DIR:
+If you have built one, give the folder that `mlimages data build` or `import` printed, such as
+data/mine/released_320/1.0.0. If not: `mlimages data import FOLDER --dry-run` looks at images of
+your own. For ML-Images, put these files into one folder, MANUAL_DIR:
   dictionary_and_semantic_hierarchy.txt   the 11,166 classes, from the ML-Images release (data/)
   train_image_list.txt                    one image per line: name<TAB>class:confidence<TAB>...
   val_image_list.txt                      the same for validation
-  images/                                 the images that the lists name
+  images/ or shards/                      the images that the lists name
 docs/get_ml_images.md explains how to get them, command by command.
 Then build the data set once:
   mlimages data build ml-images --manual-dir=MANUAL_DIR --data-dir={data_dir}
-and start again with --config.data.folder=THE_FOLDER_IT_PRINTS.
-Without any data, `--config=quickstart` draws its own and trains in minutes."""
+Without any data, `mlimages train --config=quickstart --workdir=W` draws its own and trains on it in
+minutes."""
 
 
 _OTHER_FILES = 256  # open files other than those of records: libraries, logs, sockets

@@ -80,7 +80,9 @@ class LabelsJob:
         corrections: Path | None = None,
     ):
         if classes.target is None and (close or classes.drop):
-            raise PrepareError("give --dictionary, the class list: --close and drop need it")
+            raise PrepareError(
+                "give --dictionary, the class list: --close and --unknown-classes=drop need it"
+            )
         if corrections is not None and not close:
             raise PrepareError("--corrections change what --close adds: give --close too")
         self._lists, self._classes = lists, classes

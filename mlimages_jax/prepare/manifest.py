@@ -64,7 +64,10 @@ class Manifest:
     def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False):
         self.path = Path(path)
         if readonly and not self.path.is_file():
-            raise FileNotFoundError(f"{path}: no such manifest; give the file that a job wrote")
+            raise FileNotFoundError(
+                f"{path}: there is no such manifest; give the file or folder that `mlimages data "
+                "download` or `extract` wrote (with --shards, the folder)"
+            )
         mode = "ro" if readonly else "rwc"
         self._wait = LOCKED_SECONDS
         self._db = sqlite3.connect(

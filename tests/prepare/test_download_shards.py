@@ -290,7 +290,9 @@ def test_options_that_do_not_go_together(tmp_path):
     urls = write_list(tmp_path / "urls.txt", ["ok/1.jpg"])
     fails("give --shards too", urls, "--output", "gs://bucket/set")
     fails("--shards 0", urls, "--output", tmp_path, "--shards=0")
-    fails("give --shards alone", urls, "--output", tmp_path, "--shards=2", "--shard=0/2")
+    fails("give either --shards", urls, "--output", tmp_path, "--shards=2", "--shard=0/2")
+    for option in ("--workers=2", "--engine=ray"):
+        fails("give --shards too", urls, "--output", tmp_path, option)
 
 
 def test_a_worker_that_would_write_other_bytes_is_refused(tmp_path, monkeypatch):

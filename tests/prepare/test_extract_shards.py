@@ -139,6 +139,8 @@ def test_what_is_refused(archive, tmp_path):
     rows = list_of_all(tmp_path)
     with pytest.raises(PrepareError, match="give --shards too"):
         extract((archive,), lists=(rows,), output="gs://bucket/set")
+    with pytest.raises(PrepareError, match="give --shards too"):
+        extract((archive,), lists=(rows,), output=tmp_path / "set", engine="ray")
     with pytest.raises(PrepareError, match="--shards 0"):
         extract((archive,), lists=(rows,), output=tmp_path / "set", shards=0)
     (tmp_path / "set").mkdir()

@@ -116,13 +116,17 @@ def test_lists_are_written_and_the_printed_command_builds(tmp_path, monkeypatch,
         WITH_LISTS["metadata.csv"][0],
         WITH_LISTS["COCO"][0],
         _images(*(f"{one}/{i}.jpg" for one in "ab" for i in range(4))),
+        {"dictionary.txt": "", "train_image_list.txt": ""},  # without images yet
+        {"t.csv": "path,labels\nhttp://a.org/1.jpg,a\nhttp://a.org/2.jpg,b\n"},
     ],
 )
-def test_the_printed_command_has_the_engine_that_was_given(tmp_path, monkeypatch, capsys, files):
+def test_the_printed_command_has_the_options_that_were_given(tmp_path, monkeypatch, capsys, files):
     _files(tmp_path / "set", files)
     monkeypatch.chdir(tmp_path)
-    prepare.main(["import", "set", "--lists-only", "--engine=ray", "--workers=3"])
-    assert capsys.readouterr().out.splitlines()[-1].endswith(" --engine=ray --workers=3")
+    choice = ["--data-dir=my sets", "--engine=ray", "--workers=3"]
+    prepare.main(["import", "set", "--lists-only", *choice])
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:3] == ["mlimages", "data", "build"] and set(choice) <= set(words)
 
 
 WITHOUT_LISTS = {

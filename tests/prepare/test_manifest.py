@@ -97,7 +97,7 @@ def test_files_that_are_no_manifest(tmp_path):
     sqlite3.connect(tmp_path / "newer").execute("PRAGMA user_version = 7").connection.close()
     with pytest.raises(ManifestError, match="version 7, this program reads 1"):
         Manifest(tmp_path / "newer")
-    with pytest.raises(FileNotFoundError, match="absent: no such manifest"):
+    with pytest.raises(FileNotFoundError, match="absent: there is no such manifest"):
         Manifest(tmp_path / "absent", readonly=True)
     with pytest.raises(sqlite3.OperationalError):
         Manifest(tmp_path / "text" / "below a file")

@@ -68,7 +68,7 @@ def test_places_without_a_manifest(tmp_path):
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     with pytest.raises(PrepareError, match="not in a folder shards/"):
         statuses([tmp_path / "table.parquet"], [])
-    with pytest.raises(FileNotFoundError, match="no such manifest"):
+    with pytest.raises(FileNotFoundError, match="there is no such manifest"):
         statuses([tmp_path / "manifest.sqlite"], [])
     write(tmp_path, tmp_path, [ok("1")])
     (tmp_path / "shards/a-0.parquet").write_bytes(b"PAR1")

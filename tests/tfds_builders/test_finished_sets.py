@@ -482,7 +482,7 @@ def test_a_few_bad_images_do_not_fail_a_small_set(manual_dir, tmp_path):
     with pytest.raises(ValueError, match="6 of 11 images are unusable"):
         ml_images.build(manual_dir, tmp_path / "data", name="more")
     for strict in (0, 0.02):  # a limit that is set is kept
-        with pytest.raises(ValueError, match=f"more than max_skipped={strict} allows"):
+        with pytest.raises(ValueError, match=f"more than --max-skipped={strict} allows"):
             ml_images.build(manual_dir, tmp_path / "data", name="strict", max_skipped=strict)
 
 

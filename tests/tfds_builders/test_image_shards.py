@@ -60,7 +60,7 @@ def test_without_a_folder_of_images(manual_dir, tmp_path, capsys):
     put(tmp_path / "set", tmp_path, manual_dir, names)
     shutil.rmtree(manual_dir / "images")
     words = [f"--manual-dir={manual_dir}", f"--data-dir={tmp_path / 'data'}", "--name=mine"]
-    with pytest.raises(SystemExit, match="images/, is not in"):
+    with pytest.raises(SystemExit, match="images/ or shards/, is not in"):
         command.main(words)
     words += ["--image-shards", str(tmp_path / "set"), "--verified"]
     command.main(words)
@@ -69,6 +69,16 @@ def test_without_a_folder_of_images(manual_dir, tmp_path, capsys):
     write(tmp_path / "set", tmp_path, [ok("other")], stem="b-0")
     with pytest.raises(SystemExit, match="source of train: differs"):
         command.main(words)
+
+
+def test_images_that_are_nowhere_are_told_before_the_build(manual_dir, tmp_path):
+    put(tmp_path / "set", tmp_path, manual_dir, ["a/red.jpg", "deep.png", "none.jpg"])
+    shutil.rmtree(manual_dir / "images")
+    with pytest.raises(ValueError, match=r"split train: 2 of 5 .* --image-shards"):
+        ml_images.build(
+            manual_dir, tmp_path / "data", max_skipped=0.1, image_shards=[str(tmp_path / "set")]
+        )
+    assert not list(tmp_path.glob("data/**/*.array_record*"))
 
 
 def test_shards_of_an_unfinished_run_are_noted(manual_dir, tmp_path, caplog):

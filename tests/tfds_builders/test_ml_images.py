@@ -312,7 +312,7 @@ def test_a_split_without_any_image_is_an_error(manual_dir, tmp_path):
     [
         (["dictionary.txt"], "the class list, dictionary.txt or dictionary_and_semantic"),
         (["train_image_list.txt", "val_image_list.txt"], "a label list, train_image_list.txt or"),
-        (["images"], "the folder of images, images/, is not in"),
+        (["images"], "the folder of images, images/ or shards/, is not in"),
     ],
 )
 def test_missing_files_are_named_and_described(manual_dir, tmp_path, remove, message):

@@ -74,6 +74,10 @@ class ShardedImages(NamedTuple):
             return self.elsewhere.place(number, name)
         return ShardPlace(self.paths[file], int(self.records[number]), int(self.keys[number]))
 
+    def count_elsewhere(self) -> int:
+        """Returns the number of images that are in no shard."""
+        return int((self.numbers == _ELSEWHERE).sum())
+
     def fingerprint(self) -> str:
         """Returns a digest of the shards, and the fingerprint of the other places."""
         return f"shards {self.digest}, {self.elsewhere.fingerprint()}"

@@ -81,9 +81,9 @@ def check_skipped(
     )
     few = f" ({A_FEW} if that is more)" if max_skipped == MAX_SKIPPED else ""
     raise ValueError(
-        f"{counts}. That is more than max_skipped={max_skipped:g}{few} allows; at least one image"
+        f"{counts}. That is more than --max-skipped={max_skipped:g}{few} allows; at least one image"
         f" of each split must be usable. {folder.path(file)} lists them all: get them again, drop"
-        " their rows, or raise max_skipped."
+        " their rows, or raise --max-skipped"
     )
 
 

@@ -83,7 +83,7 @@ def find_manual_files(manual_dir: Path, image_shards: Sequence[str] = ()) -> Man
     if (manual_dir / SHARDS).is_dir():
         image_shards = (os.fspath(manual_dir), *image_shards)
     if not images.is_dir() and not image_shards:
-        raise _missing(manual_dir, "images/", "the folder of images")
+        raise _missing(manual_dir, "images/ or shards/", "the folder of images")
     missing_labels = _read_missing_labels(manual_dir / MISSING_LABELS)
     return ManualFiles(
         class_lists[0], dict(sorted(lists.items())), images, missing_labels, tuple(image_shards)

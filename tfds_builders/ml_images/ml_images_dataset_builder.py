@@ -2,7 +2,7 @@
 """The TFDS builder of ML-Images, and of every set of images with the same files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +20,10 @@ from mlimages_jax.labels.repeated_names import find_repeats, first_shared, hashe
 from tfds_builders.images.builder import ImageBuilder
 from tfds_builders.images.config import Config
 from tfds_builders.images.content import Content
-from tfds_builders.images.image_shards import find_in_shards
+from tfds_builders.images.image_shards import ShardedImages, find_in_shards
+from tfds_builders.images.places import Places
 from tfds_builders.images.prepare import prepare
+from tfds_builders.images.skipped import allowed
 from tfds_builders.images.tars import find_images
 
 from . import manual_files
@@ -69,7 +71,25 @@ class Builder(ImageBuilder):
         if self.corrections is not None:
             hierarchy = self._corrected(hierarchy, lists)
         places = find_in_shards(files.image_shards, lists, find_images(files.images, lists))
+        if not files.images.is_dir():
+            self._check_shards(files, places)
         return Content(hierarchy, lists, places, files.missing_labels)
+
+    def _check_shards(self, files: manual_files.ManualFiles, places: Mapping[str, Places]) -> None:
+        """Refuses at once what would be refused after hours: too many images that are nowhere."""
+        counts = []
+        for split, some in places.items():
+            assert isinstance(some, ShardedImages)
+            rows, missing = len(some.numbers), some.count_elsewhere()
+            if missing > allowed(rows, self.max_skipped) or missing == rows:
+                counts.append(f"split {split}: {missing:,} of {rows:,} images")
+        if counts:
+            raise ValueError(
+                f"{'; '.join(counts)} are not in the image shards of "
+                f"{', '.join(files.image_shards)}, and there is no folder {files.images}. Name the "
+                "other folders of image shards with --image-shards; or drop these rows (`mlimages "
+                "data labels --manifests`), or raise --max-skipped"
+            )
 
     def _check_repeats(self, files: manual_files.ManualFiles, lists: dict[str, LabelList]) -> None:
         """Refuses images in both training and test lists; reports other repeated names."""

@@ -145,7 +145,12 @@ def download(
         order=sources,
     )
     if shards is not None and part.parts > 1:
-        raise PrepareError("give --shards alone: its parts are those of all workers")
+        raise PrepareError("give either --shards, whose parts are those of all workers, or --shard")
+    if shards is None and (workers.workers or workers.engine != _LOCAL.engine):
+        raise PrepareError(
+            "--workers and --engine divide image shards among workers: give --shards too, with "
+            "several times as many parts as workers"
+        )
     if shards is None:
         _into_files(plan, output, part)
     else:

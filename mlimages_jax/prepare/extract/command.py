@@ -11,6 +11,7 @@ import tyro
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from mlimages_jax.command_line import optional
 from mlimages_jax.data.archives import Archive, ArchiveError
 from mlimages_jax.engines.options import EngineName, open_engine
 from mlimages_jax.files.object_folder import ObjectFolder
@@ -27,6 +28,7 @@ from mlimages_jax.prepare.recorder import Recorder
 from mlimages_jax.prepare.storing import writing
 
 _ROWS = 1000  # rows of one write
+_MOST_THREADS = 8  # unless more are asked for: one thread reads for all of them
 
 
 def extract(
@@ -37,8 +39,8 @@ def extract(
     lists: tuple[Path, ...] = (),
     everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
     short_side: int | None = None,
-    shards: int | None = None,
-    workers: int = min(8, os.cpu_count() or 1),
+    shards: Annotated[int | None, optional("INT")] = None,
+    workers: Annotated[int | None, optional("INT")] = None,
     engine: EngineName = "local",
 ) -> None:
     r"""Extract the images named in lists from ImageNet's archives.
@@ -74,8 +76,9 @@ def extract(
             training at 224. Images extracted earlier are not changed.
         shards: write image shards, in this many parts; several for each worker. Every part reads a
             compressed archive from its beginning.
-        workers: number of threads that decode, by default one per core up to 8; with --shards, of
-            processes.
+        workers: number of threads that decode; default: one per core, up to 8. With --shards,
+            number of worker processes; default: local works in this process, ray on every core of
+            the cluster.
         engine: with --shards: local works on this machine; ray on a Ray cluster, the one of
             RAY_ADDRESS or the one that `ray start` started here.
     """
@@ -97,10 +100,13 @@ def extract(
             tallies = job.run(opened)
         print(*tallies, _counted_shards(output), sep="\n", flush=True)
         damage = [tally.damage for tally in tallies if tally.damage]
+    elif engine != "local":
+        raise PrepareError(f"--engine={engine} divides image shards: give --shards too")
     elif is_remote(output):
         raise PrepareError(f"{output}: files and their manifest need a disk; give --shards too")
     else:
-        damage = _into_files(archives, lists, Path(output), short_side=short_side, workers=workers)
+        threads = workers or min(_MOST_THREADS, os.cpu_count() or 1)
+        damage = _into_files(archives, lists, Path(output), short_side=short_side, threads=threads)
     if damage:
         raise PrepareError(
             f"{len(damage)} of {len(archives)} archives are damaged: {'; '.join(damage)}. What "
@@ -115,7 +121,7 @@ def _into_files(
     output: Path,
     *,
     short_side: int | None,
-    workers: int,
+    threads: int,
 ) -> list[str]:
     """Extracts into files and a manifest; returns what is damaged. Without lists, all images."""
     images = output / "images"
@@ -144,7 +150,7 @@ def _into_files(
                 finished,
                 scratch=output / "extracting",
                 short_side=short_side,
-                workers=workers,
+                workers=threads,
             )
         )
         damage = []

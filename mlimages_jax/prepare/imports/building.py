@@ -5,9 +5,24 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mlimages_jax import command_line
-from mlimages_jax.prepare.imports.shell import shell_word
+from mlimages_jax.prepare.imports.shell import shell_word, shell_words
 
 DATA_DIR = "data"
+
+
+class BuildOptions(NamedTuple):
+    """What the user of an import has said about the build that follows.
+
+    Attributes:
+        data_dir: Folder for data sets.
+        words: Other options, as words of a command line.
+    """
+
+    data_dir: str = DATA_DIR
+    words: tuple[str, ...] = ()
+
+
+NO_OPTIONS = BuildOptions()
 
 
 class Build(NamedTuple):
@@ -18,19 +33,24 @@ class Build(NamedTuple):
         manual_dir: Folder that it reads.
         name: Name of the data set.
         options: Other options.
+        data_dir: Folder for data sets.
     """
 
     builder: Literal["ml-images", "image-folder", "imagenet"]
     manual_dir: Path
     name: str
     options: tuple[str, ...] = ()
+    data_dir: str = DATA_DIR
 
-    def command(self, data_dir: str = DATA_DIR) -> str:
+    def with_options(self, more: BuildOptions) -> "Build":
+        """Returns the same build with what the user has said about it."""
+        return self._replace(options=(*self.options, *more.words), data_dir=more.data_dir)
+
+    def command(self) -> str:
         """Returns the shell command."""
-        words = " ".join(shell_word(word) for word in self._words(data_dir))
-        return f"mlimages data build {self.builder} {words}"
+        return f"mlimages data build {self.builder} {shell_words(self._words())}"
 
-    def run(self, data_dir: str) -> Path:
+    def run(self) -> Path:
         """Builds the set, or finds it finished, and returns its folder.
 
         Raises:
@@ -39,12 +59,12 @@ class Build(NamedTuple):
         module = self.builder.replace("-", "_")
         return command_line.run(
             f"tfds_builders.{module}.command:build_{module}",
-            self._words(data_dir),
+            self._words(),
             program=f"mlimages data build {self.builder}",
         )
 
-    def _words(self, data_dir: str) -> list[str]:
-        named = {"manual-dir": self.manual_dir, "data-dir": data_dir, "name": self.name}
+    def _words(self) -> list[str]:
+        named = {"manual-dir": self.manual_dir, "data-dir": self.data_dir, "name": self.name}
         return [*(f"--{option}={value}" for option, value in named.items()), *self.options]
 
 

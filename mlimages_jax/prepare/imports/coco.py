@@ -12,7 +12,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.list_rows import check_row
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.building import Build
+from mlimages_jax.prepare.imports.building import NO_OPTIONS, Build, BuildOptions
 from mlimages_jax.prepare.imports.coco_file import CocoImage, Instances
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.manual_dir import (
@@ -105,7 +105,7 @@ def write_coco(
     closed: bool,
     template: str | None,
     name: str,
-    build_options: Sequence[str] = (),
+    build_options: BuildOptions = NO_OPTIONS,
 ) -> Build | None:
     """Writes the lists of all splits, and prints counts and the next commands.
 
@@ -117,7 +117,7 @@ def write_coco(
         closed: As for `import_coco`.
         template: As `name` of `import_coco`.
         name: Name of the data set in the printed command.
-        build_options: Further options of that command.
+        build_options: What the user has said about that command.
 
     Returns:
         The build that is next; None if the images have to come first.

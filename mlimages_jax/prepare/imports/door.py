@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.building import DATA_DIR, train_commands
+from mlimages_jax.prepare.imports.building import DATA_DIR, BuildOptions, train_commands
 from mlimages_jax.prepare.imports.find_coco import find_coco
 from mlimages_jax.prepare.imports.find_folders import find_class_folders, find_imagenet
 from mlimages_jax.prepare.imports.find_image_tables import find_image_tables
@@ -129,7 +129,7 @@ def import_any(
         name=name,
         max_skipped=max_skipped,
         image_column=image_column,
-        build_options=engine.words(),
+        build_options=BuildOptions(data_dir, engine.words()),
     )
     found, notes = recognise(source, wish)
     if found is None:
@@ -138,32 +138,25 @@ def import_any(
     _print(found, notes)
     output = output or Path(f"{name}_lists")
     if dry_run and (found.write or found.build):
-        said = [*_options(wish, output, data_dir), *wish.build_options]
+        said = [*_options(wish, output), *wish.build_options.words]
         does = "writes lists and builds" if found.write else "builds"
         print(f"Nothing was written. This command {does} the data set; images are only read:")
         print(f"  {_PREPARE} import {shell_word(source)} {shell_words(said)}")
     else:
-        _write_and_build(found, wish, output, data_dir, lists_only=lists_only)
+        _write_and_build(found, wish, output, lists_only=lists_only)
 
 
-def _write_and_build(
-    found: Found,
-    wish: Wish,
-    output: Path,
-    data_dir: str,
-    *,
-    lists_only: bool,
-) -> None:
+def _write_and_build(found: Found, wish: Wish, output: Path, *, lists_only: bool) -> None:
     """Does what is next for what was found, as far as that is possible."""
     build = found.write(output) if found.write else found.build
     if found.build:
-        build = found.build._replace(options=(*found.build.options, *wish.build_options))
+        build = found.build.with_options(wish.build_options)
     if build and not lists_only:
-        print(f"Building, as this command does:\n  {build.command(data_dir)}", flush=True)
-        folder = build.run(data_dir)
+        print(f"Building, as this command does:\n  {build.command()}", flush=True)
+        folder = build.run()
         _print_commands("Train a tagger on it, and tag images:", train_commands(folder, wish.name))
     elif not found.write:  # which has printed what is next
-        commands = [build.command(data_dir)] if build else found.commands
+        commands = [build.command()] if build else found.commands
         _print_commands("Nothing needs to be written. Next:", commands)
 
 
@@ -195,9 +188,9 @@ def recognise(source: Path, wish: Wish) -> tuple[Found | None, list[str]]:
     return None, notes
 
 
-def _options(wish: Wish, output: Path, data_dir: str) -> list[str]:
+def _options(wish: Wish, output: Path) -> list[str]:
     """Returns the options that repeat the user's choices."""
-    table = wish.table
+    table, data_dir = wish.table, wish.build_options.data_dir
     pairs = {
         "--output": str(output),
         "--data-dir": None if data_dir == DATA_DIR else data_dir,

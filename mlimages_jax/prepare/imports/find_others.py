@@ -6,12 +6,13 @@ from pathlib import Path
 
 from mlimages_jax.data.image_folders import list_images
 from mlimages_jax.files.counting import counted
+from mlimages_jax.image_shards.layout import SHARDS
 from mlimages_jax.labels.lists import ANY_CLASS, LabelListError, iter_label_list
 from mlimages_jax.prepare.imports.building import Build, train_commands
 from mlimages_jax.prepare.imports.delimited import find_format
 from mlimages_jax.prepare.imports.found import SHOWN_ROWS, Found, Wish, files_below
 from mlimages_jax.prepare.imports.image_roots import is_url
-from mlimages_jax.prepare.imports.manual_dir import CLASS_LIST, LIST_SUFFIX
+from mlimages_jax.prepare.imports.manual_dir import CLASS_LIST, IMAGES, LIST_SUFFIX
 from mlimages_jax.prepare.imports.shell import shell_word
 from mlimages_jax.prepare.imports.table_rows import DELIMITED, table_suffix
 from mlimages_jax.prepare.imports.text_lines import refuse_binary
@@ -32,11 +33,13 @@ def find_finished(source: Path, wish: Wish, notes: list[str]) -> Found | None:
                      commands=train_commands(source, name or wish.name))  # fmt: skip
     lists = sorted(source.glob(f"*{LIST_SUFFIX}"))
     if lists and any((source / name).is_file() for name in _CLASS_LISTS):
-        missing = "" if (source / "images").is_dir() else "; put the images into images/"
+        has_images = any((source / name).is_dir() for name in (IMAGES, SHARDS))
+        missing = "" if has_images else "; put the images into images/"
         why = [f"it has {', '.join(path.name for path in lists)} and the classes{missing}"]
         build = Build("ml-images", source, wish.name)
         if missing:
-            return Found("lists that the builder reads", why, commands=[build.command()])
+            command = build.with_options(wish.build_options).command()
+            return Found("lists that the builder reads", why, commands=[command])
         return Found("lists that the builder reads", why, build=build)
     return None
 

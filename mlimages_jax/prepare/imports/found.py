@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlimages_jax.prepare.imports.building import Build
+from mlimages_jax.prepare.imports.building import NO_OPTIONS, Build, BuildOptions
 from mlimages_jax.prepare.imports.columns import SPLIT_WORDS
 from mlimages_jax.prepare.imports.manual_dir import MissingLabels
 from mlimages_jax.prepare.imports.set_aside import SetAside
@@ -33,7 +33,7 @@ class Wish(NamedTuple):
         name: Name of the data set.
         max_skipped: Fraction of the rows that may be set aside.
         image_column: Column of the images themselves; None: detect it.
-        build_options: Options of the build that follows.
+        build_options: What was said about the build that follows.
     """
 
     table: TableOptions
@@ -44,7 +44,7 @@ class Wish(NamedTuple):
     name: str
     max_skipped: float
     image_column: str | None = None
-    build_options: tuple[str, ...] = ()
+    build_options: BuildOptions = NO_OPTIONS
 
 
 class Found(NamedTuple):

@@ -13,7 +13,7 @@ together, and no kill at any moment leaves a list next to a dictionary that is n
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelListWriter, LabelRow
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.imports import full_disk
-from mlimages_jax.prepare.imports.building import Build
+from mlimages_jax.prepare.imports.building import NO_OPTIONS, Build, BuildOptions
 from mlimages_jax.prepare.imports.shell import shell_word
 
 MissingLabels = Literal["absent", "unknown"]
@@ -193,10 +193,12 @@ def what_came_and_what_is_next(
     return "\n".join([*lines, f"  {build.command()}"])
 
 
-def build_of(folder: Path, name: str, hierarchy: Hierarchy, options: Sequence[str] = ()) -> Build:
+def build_of(
+    folder: Path, name: str, hierarchy: Hierarchy, options: BuildOptions = NO_OPTIONS
+) -> Build:
     """Returns the build of a folder that an import wrote; a hierarchy is used for its labels."""
     closed = ("--labels=closed",) if hierarchy.depth.max(initial=0) else ()
-    return Build("ml-images", folder, name, (*closed, *options))
+    return Build("ml-images", folder, name, closed).with_options(options)
 
 
 def _download_first(build: Build, splits: list[str]) -> list[str]:

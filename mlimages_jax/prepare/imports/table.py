@@ -17,7 +17,7 @@ from mlimages_jax.labels.list_rows import check_name
 from mlimages_jax.labels.lists import LabelRow
 from mlimages_jax.labels.repeated_names import Repeats, find_repeats
 from mlimages_jax.prepare import PrepareError
-from mlimages_jax.prepare.imports.building import Build
+from mlimages_jax.prepare.imports.building import NO_OPTIONS, Build, BuildOptions
 from mlimages_jax.prepare.imports.image_roots import Located, locate
 from mlimages_jax.prepare.imports.label_cells import label_name
 from mlimages_jax.prepare.imports.manual_dir import (
@@ -171,7 +171,7 @@ def write_tables(
     hierarchy_separator: str,
     missing_labels: MissingLabels,
     name: str,
-    build_options: Sequence[str] = (),
+    build_options: BuildOptions = NO_OPTIONS,
 ) -> Build | None:
     """Writes the lists of some tables, and prints counts and the next commands.
 
@@ -184,7 +184,7 @@ def write_tables(
         hierarchy_separator: As for `import_table`.
         missing_labels: `missing_labels` of `import_table`.
         name: Name of the data set in the printed command.
-        build_options: Further options of that command.
+        build_options: What the user has said about that command.
 
     Returns:
         The build that is next; None if the images have to come first.
