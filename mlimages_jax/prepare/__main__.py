@@ -11,7 +11,7 @@ from mlimages_jax.command_line import Group
 
 _HERE = "mlimages_jax.prepare"
 IMPORTS = Group(
-    """Turn other multi-label data into label lists.
+    """Turn other data into label lists, or into a data set at once.
 
     mlimages data import FOLDER_OR_FILE --dry-run
 

@@ -66,15 +66,28 @@ def scratch_of(folder: ObjectFolder, part: str) -> Iterator[Path]:
             yield Path(scratch)
 
 
+def kept_between_parts(folder: ObjectFolder) -> Path:
+    """Returns a local folder for what all parts that this machine does can use.
+
+    Args:
+        folder: The folder of image shards; itself, if it is on a disk.
+
+    Raises:
+        PrepareError: The folder for temporary files belongs to another user, or cannot be written
+            to.
+    """
+    if folder.local is not None:
+        return folder.local
+    path = _shared() / "kept"
+    with writing(path):
+        path.mkdir(exist_ok=True)
+    return path
+
+
 @contextlib.contextmanager
 def _temporary(part: str) -> Iterator[Path]:
     """Yields a folder in that for temporary files, after removing those of killed processes."""
-    owner = getpass.getuser()
-    shared = Path(tempfile.gettempdir(), f"mlimages_shards_{owner}")
-    with writing(shared):
-        shared.mkdir(mode=0o700, exist_ok=True)
-    if shared.owner() != owner:
-        raise PrepareError(f"{shared} belongs to {shared.owner()}: set TMPDIR to another folder")
+    shared = _shared()
     for lock in shared.glob("*.lock"):
         with contextlib.suppress(PrepareError), alone(lock):  # it does not live any more
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
@@ -89,6 +102,17 @@ def _temporary(part: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             lock.unlink(missing_ok=True)
+
+
+def _shared() -> Path:
+    """Returns this user's folder in that for temporary files, after creating it."""
+    owner = getpass.getuser()
+    shared = Path(tempfile.gettempdir(), f"mlimages_shards_{owner}")
+    with writing(shared):
+        shared.mkdir(mode=0o700, exist_ok=True)
+    if shared.owner() != owner:
+        raise PrepareError(f"{shared} belongs to {shared.owner()}: set TMPDIR to another folder")
+    return shared
 
 
 def _unfinished(local: Path) -> Path:

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -28,13 +29,14 @@ from mlimages_jax.image_shards.layout import ImageShardError
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
 from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.prepare import PrepareError, shard_scratch
-from mlimages_jax.prepare.download import hosts, shard_job
+from mlimages_jax.prepare.download import hosts, open_images_table, shard_job
 from mlimages_jax.prepare.extract.shard_extraction import ShardExtraction
 from mlimages_jax.prepare.manifest import Manifest
 from mlimages_jax.prepare.shard_sink import ShardSink
 from mlimages_jax.prepare.sink import Kept
 from mlimages_jax.prepare.storing import StorageError
 from tests.prepare.test_download import OUTCOMES, QUICK, ROOT, fails, run
+from tests.prepare.test_open_images_table import HEADER
 from tests.support import emulated_bucket
 from tests.support.five_classes import CLASS_LIST
 from tests.tfds_builders.built_set import records
@@ -284,6 +286,22 @@ def test_another_attempt_at_a_part_is_waited_for_but_not_another_command(tmp_pat
         shard_scratch.scratch_of(ObjectFolder(place), "00000-of-00001"),
     ):
         pass
+
+
+def test_the_table_is_indexed_once_for_all_parts(image_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = f"memory://{tmp_path.name}/set"
+    make, made = open_images_table._make, []
+    monkeypatch.setattr(
+        open_images_table, "_make", lambda *given: (made.append(given[1]), make(*given))
+    )
+    urls = write_list(tmp_path / "urls.txt", ["ok/1.jpg", "ok/2.jpg"])
+    table = tmp_path / "images.csv"
+    table.write_text(f"{HEADER}\n")
+    run(urls, "--output", place, "--shards=3", *options(image_server, "--open-images-table", table))
+    assert len(made) == 1 and made[0].is_file() and made[0].is_relative_to(tmp_path)
+    assert [image.status for image in effective(place).values()] == [OK, OK]
+    fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
 def test_options_that_do_not_go_together(tmp_path):

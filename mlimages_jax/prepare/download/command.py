@@ -55,7 +55,7 @@ def download(
     allow_private: bool = False,
     ignore_robots_tag: bool = False,
 ) -> None:
-    """Download the images of URL lists, many at a time, and record the outcome of each.
+    r"""Download the images of URL lists, many at a time, and record the outcome of each.
 
     A list has one URL per line; labels may follow it and are ignored here:
 

@@ -21,7 +21,7 @@ from mlimages_jax.prepare.download.part_order import longest_first
 from mlimages_jax.prepare.download.plan import DownloadPlan
 from mlimages_jax.prepare.download.silence import NoAnswerError
 from mlimages_jax.prepare.shard_leftovers import remove_leftovers
-from mlimages_jax.prepare.shard_scratch import only_run, scratch_of
+from mlimages_jax.prepare.shard_scratch import kept_between_parts, only_run, scratch_of
 from mlimages_jax.prepare.shard_sink import ShardSink, storing
 
 _OFFLINE = 3  # parts in a row without an answer
@@ -116,7 +116,7 @@ class ShardJob:
                 has=lambda url: part_of(url, self.parts) == part,
                 wanted=sink.wanted,
                 scratch=scratch / "arriving",
-                index=(self.folder.local or scratch) / "open_images.sqlite",
+                index=kept_between_parts(self.folder) / "open_images.sqlite",
                 threads=threads,
                 bar=bar,
             )
