@@ -98,7 +98,8 @@ def download(
         max_bytes: maximum size of a file.
         max_redirects: maximum number of redirects in a row.
         max_copies: the same bytes under this many URLs are a placeholder; 0 turns this off.
-        max_wait: seconds; a server that asks for a longer pause is skipped for this run.
+        max_wait: longest pause of a host, in seconds. An image whose server asks for a longer one
+            fails, with the status as its error, such as http_429, for --retry-failed.
         give_up_after: stop after this many attempts in a row without any answer: the network is
             down. 0: never stop, for a list whose hosts are mostly gone.
         host_give_up_after: images of a host fail untried, as silent_host, after this many attempts

@@ -40,7 +40,8 @@ class Patience:
 
     Attributes:
         retries: Further attempts at a source after a temporary failure.
-        max_wait: Seconds; a server that asks for a longer pause is skipped until another run.
+        max_wait: Longest pause of a host, in seconds; an image whose server asks for a longer one
+            fails.
         give_up_after: The job stops after this many attempts in a row without any answer; 0: never.
         host_give_up_after: Images of a host fail untried after this many attempts at it in a row
             without any answer, if other hosts answered meanwhile; 0: never.
