@@ -87,6 +87,25 @@ def test_from_lists_to_a_verified_set(published, image_server, tmp_path, capsys)
     assert numbers["closure"]["rows_not_closed"] == 0
 
 
+def test_image_shards_of_both_commands_make_a_set(published, image_server, tmp_path, capsys):
+    """The commands of docs/full_set.md."""
+    web, archive, lists = (str(tmp_path / name) for name in ("web", "imagenet", "lists"))
+    given = [published / "train_urls.txt", published / "train_ids.txt"]
+    prepare("download", given[0], "--output", web, "--shards", 2, "--address-map",
+            f"*.staticflickr.com={image_server.url}")  # fmt: skip
+    prepare("extract", published / "fall11_whole.tar", "--lists", given[1], "--output", archive,
+            "--shards", 1)  # fmt: skip
+    prepare("labels", *given, "--manifests", web, archive, "--output-dir", lists)
+    (tmp_path / "lists/dictionary.txt").write_text(DICTIONARY)
+    words = [f"--manual-dir={lists}", f"--data-dir={tmp_path / 'data'}", "--name=set"]
+    with pytest.raises(SystemExit, match="2 of 4 images are not in the image shards of"):
+        builder.main([*words, "--max-skipped=0.1", "--image-shards", web])
+    capsys.readouterr()
+    builder.main([*words, "--image-shards", web, archive])
+    prepare("check", capsys.readouterr().out.strip())
+    assert "4 records" in capsys.readouterr().out
+
+
 def test_the_published_lists_and_images(tencent_dir, image_server, tmp_path):
     folder = tmp_path / "ml_images"
     urls, dictionary = (
