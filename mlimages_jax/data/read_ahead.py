@@ -25,8 +25,11 @@ import jax
 from absl import flags
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; containers limit it
-_SMALL_ARRAY = 2**16  # bytes; smaller arrays pass faster through a pipe than as shared memory
 _IN_USE = 4  # batches on their way to the devices, beside those in the workers' buffers
+# Elements in a worker's buffer. Each has a message of some 0.5 kB in a pipe, which holds 64 kB. A
+# worker that is killed while it waits to write the rest of a message leaves its reader waiting too,
+# for ever; so the pipe must never be full.
+_MAX_BUFFERED = 64
 
 
 class SharedMemoryError(RuntimeError):
@@ -47,7 +50,7 @@ def iterate(
         dataset: The data set; for worker processes, it is pickled.
         num_threads: Threads that each prepare a full element; worker processes share them.
         num_workers: Worker processes; 0: the threads are in this process.
-        prefetch: Elements to keep ready, at least one per thread.
+        prefetch: Elements to keep ready, at least one per thread, or two per worker process.
         element_bytes: Size of an element.
 
     Raises:
@@ -55,9 +58,10 @@ def iterate(
             memory.
         RuntimeError: A worker process was ended, for example for want of memory.
     """
-    processes = max(num_workers, 1)
-    threads = math.ceil(num_threads / processes)
-    buffered = math.ceil(prefetch / processes)
+    threads = math.ceil(num_threads / max(num_workers, 1))
+    # Each worker has two buffers of this size: its own, and that of the thread here that reads it.
+    buffers = max(2 * num_workers, 1)
+    buffered = math.ceil(prefetch / buffers)
     options = grain.ReadOptions(
         num_threads=threads,
         # Grain runs no more threads than its buffer has places.
@@ -67,13 +71,14 @@ def iterate(
     if not num_workers:
         _decode_in_one_thread()
         return iter(elements)
-    _check_shared_memory((num_workers * (buffered + 1) + _IN_USE) * element_bytes)
+    buffered = min(max(buffered, 1), _MAX_BUFFERED)
+    # One more than a buffer holds is with whoever waits for a place in it.
+    _check_shared_memory((buffers * (buffered + 1) + _IN_USE) * element_bytes)
     if not flags.FLAGS.is_parsed():  # as in notebooks; Grain reads a flag before it starts workers
         flags.FLAGS.mark_as_parsed()
-    # Grain gives element i to worker i modulo their number and takes one of each in turn.
-    workers = grain.experimental.WithOptionsIterDataset(
-        elements, grain.experimental.DatasetOptions(min_shm_size=_SMALL_ARRAY)
-    ).mp_prefetch(
+    # Grain gives element i to worker i modulo their number and takes one of each in turn. Small
+    # arrays pass through shared memory too: messages are short then, see `_MAX_BUFFERED`.
+    workers = elements.mp_prefetch(
         grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=buffered),
         worker_init_fn=_begin_worker,
     )

@@ -6,7 +6,6 @@ An image that cannot be read or decoded becomes a row with an error; the pass co
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -283,20 +282,23 @@ class Predictions:
         # cost of passing an element to the iterator.
         size = math.gcd(self._rows, _MAX_CHUNK)
         rows = grain.MapDataset.range(batches * self._rows).map(self._own_rows().load)
-        chunks_per_batch = self._rows // size
         chunks = read_ahead.iterate(
             rows.batch(size, batch_fn=_chunk),
             num_threads=self._num_threads,
             num_workers=self._num_workers,
-            prefetch=chunks_per_batch
-            + self._num_threads,  # one batch, and one chunk in each thread
+            # One batch, and one chunk in each thread.
+            prefetch=self._rows // size + self._num_threads,
             element_bytes=size * self._view.empty.nbytes,
         )
+        empty = self._view.empty
         for _ in range(batches):
-            parts = list(itertools.islice(chunks, chunks_per_batch))
-            for part in parts:
-                self._errors.update(part.errors)
-            yield {"image": np.concatenate([part.images for part in parts])}
+            images = np.empty((self._rows, *empty.shape), empty.dtype)
+            # Copied one by one, so that the shared memory of each chunk is free at once.
+            for first in range(0, self._rows, size):
+                chunk = next(chunks)
+                images[first : first + size] = chunk.images
+                self._errors.update(chunk.errors)
+            yield {"image": images}
 
     def _own_rows(self) -> "_OwnRows":
         return _OwnRows(

@@ -36,11 +36,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def training(folder, bad=None, *, size=24, **arguments):
+def training(folder, bad=None, *, size=24, max_labels=1, prefetch=2, **arguments):
     streams = DataSet.open(folder).streams("train", count=STREAMS, served=range(STREAMS))
     return pipeline.training_batches(
-        streams, TrainingView(size), batch_size=6, num_streams=STREAMS, max_labels=1, seed=3,
-        bad_images=bad, prefetch=2, **arguments,
+        streams, TrainingView(size), batch_size=6, num_streams=STREAMS, max_labels=max_labels,
+        seed=3, bad_images=bad, prefetch=prefetch, **arguments,
     )  # fmt: skip
 
 
@@ -65,6 +65,18 @@ def workers(pid=None):
             if "spawn_main" in " ".join(one.cmdline()):
                 found.append(one)
     return found
+
+
+def settled(size):
+    """Waits until workers make no more arrays of this many bytes; returns how many there are."""
+    counts = [-1]
+    while len(counts) < 20 or len(set(counts[-20:])) > 1:
+        time.sleep(0.05)
+        counts.append(0)
+        for path in Path("/dev/shm").glob("psm_*"):
+            with contextlib.suppress(FileNotFoundError):
+                counts[-1] += path.stat().st_size == size
+    return counts[-1]
 
 
 @pytest.mark.slow
@@ -112,6 +124,44 @@ def test_signals_to_the_whole_job_leave_workers_at_work_and_a_killed_one_is_told
     assert not workers()
 
 
+@pytest.mark.slow
+def test_the_shared_memory_that_is_looked_for_suffices(folder, monkeypatch):
+    """A worker that finds none left is ended by a signal, minutes into a training."""
+    needed = []
+    monkeypatch.setattr(read_ahead, "_check_shared_memory", needed.append)
+    batches = training(folder, num_workers=2, size=37)
+    in_use = list(itertools.islice(batches, 4))
+    size = in_use[0]["image"].nbytes
+    assert settled(size) * size <= needed[0]
+    batches.close()
+
+
+KILLING = """
+import sys
+from tests.data.test_read_ahead import settled, training, workers
+if __name__ == "__main__":
+    batches = training(sys.argv[1], num_workers=2, size=38, max_labels=2500)
+    settled(next(batches)["image"].nbytes)
+    workers()[0].kill()
+    try:
+        for _ in batches:
+            pass
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_nobody_takes_its_batches_is_told(folder, tmp_path):
+    """It was amid a message with the labels of a batch, for the rest of which training waited."""
+    with running(folder, tmp_path, KILLING) as program:
+        try:
+            told = program.communicate(timeout=300)[0].decode()
+        finally:
+            program.kill()
+    assert "exit code -9" in told
+
+
 PROGRAM = """
 import itertools, sys
 from tests.data.test_read_ahead import training
@@ -124,10 +174,10 @@ if __name__ == "__main__":
 
 
 @contextlib.contextmanager
-def running(folder, tmp_path):
-    """A program that prints the labels of three batches, and waits for the end of its input."""
+def running(folder, tmp_path, text=PROGRAM):
+    """A program; `PROGRAM` prints the labels of three batches, and waits for its input's end."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text(text)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, program, folder], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
@@ -175,11 +225,11 @@ def test_workers_end_with_a_killed_parent(folder, tmp_path):
 def test_too_little_shared_memory_is_told_before_workers_start(folder, tmp_path, monkeypatch):
     free = collections.namedtuple("Usage", "free")(5_000)
     monkeypatch.setattr(read_ahead.shutil, "disk_usage", lambda _: free)
-    batch = 6 * 24 * 24 * 3
-    needed = f"{batch * (3 * 2 + 4) / 1e6:,.0f} MB of shared memory"
+    batch = 6 * 240 * 240 * 3
+    needed = f"{batch * (2 * 3 * 2 + 4) / 1e6:,.0f} MB of shared memory"
     with pytest.raises(read_ahead.SharedMemoryError, match=needed):
-        training(folder, num_workers=3)
+        training(folder, num_workers=3, size=240)
     monkeypatch.setattr(read_ahead, "SHARED_MEMORY", tmp_path / "absent")
     monkeypatch.undo()
-    training(folder, num_workers=3)
+    training(folder, num_workers=3, prefetch=0)  # at least one each
     assert not workers()
