@@ -8,9 +8,12 @@ Credentials, endpoint and region are those of all AWS tools: ~/.aws, AWS_PROFILE
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
 
+import concurrent.futures
+import errno
 import importlib.util
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
@@ -46,6 +49,14 @@ class ArrowS3(ArrowFSWrapper):
         # Without a buffer every byte of a line is a request.
         return io.BufferedReader(file, _BUFFER) if mode == "rb" else file
 
+    def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Writes an object, to the end even if Ctrl-C comes meanwhile."""
+        _to_the_end(super().pipe_file, path, *args, **kwargs)
+
+    def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
+        """Uploads a file, to the end even if Ctrl-C comes meanwhile."""
+        _to_the_end(super().put_file, lpath, rpath, *args, **kwargs)
+
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Does nothing: a bucket has no folders, and objects that stand for them confuse others."""
 
@@ -53,10 +64,29 @@ class ArrowS3(ArrowFSWrapper):
         """Does nothing, see `makedirs`."""
 
 
+def _to_the_end(write: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    """Writes in another thread, where no KeyboardInterrupt is raised.
+
+    It would leave an object with what was written by then, or an empty one, in place of an earlier
+    one: pyarrow completes an upload when its stream is closed or forgotten, whatever the reason.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(write, *args, **kwargs).result()
+
+
 def _endpoint() -> str:
-    """Returns the URL of another service than Amazon's, such as http://127.0.0.1:9000, or ""."""
+    """Returns the URL of another service than Amazon's, such as http://127.0.0.1:9000, or "".
+
+    Raises:
+        OSError: It is no URL.
+    """
     # pyarrow's constructor ignores these variables, which other AWS tools follow, in this order.
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if url := os.environ.get(name):
+            if not url.startswith(("http://", "https://")):
+                raise OSError(errno.EINVAL, f"{name} must begin with http:// or https://", url)
+            return url
+    return ""
 
 
 def choose() -> None:

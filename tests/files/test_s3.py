@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """s3:// by pyarrow, through our folders and through `epath`, against an imitation of S3."""
 
+import _thread
 import os
 import pickle
+import signal
+import time
 
 import fsspec
 import pytest
@@ -77,3 +80,36 @@ def test_paths(storage):
 def test_a_bucket_that_does_not_exist(storage):
     with pytest.raises(OSError, match=r"nowhere|NoSuchBucket|not exist"):
         ObjectFolder("s3://nowhere").write("x", b"1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["write", "put"])
+def test_ctrl_c_never_leaves_an_object_that_is_cut_short(storage, tmp_path, method):
+    """It replaced inputs.json of a build by nothing, and no shard of it was usable any more."""
+    folder = ObjectFolder("s3://bucket")
+    folder.write("x", b"old")
+    (tmp_path / "new").write_bytes(b"new")
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt(http_method, name):
+        if http_method == "POST" and not interrupted:
+            interrupted.append(name)
+            _thread.interrupt_main()
+            time.sleep(0.5)  # so that this process is told before the answer arrives
+
+    interrupted = []
+    storage.fail = interrupt
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            folder.write("x", b"new") if method == "write" else folder.put(tmp_path / "new", "x")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert interrupted and folder.read("x") == b"new"
+
+
+def test_an_endpoint_that_is_no_url_is_refused(storage, monkeypatch):
+    """Without http:// it was ignored, and requests went to Amazon."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", storage.url.removeprefix("http://"))
+    ArrowS3.clear_instance_cache()
+    with pytest.raises(OSError, match="AWS_ENDPOINT_URL must begin with http"):
+        ObjectFolder("s3://bucket")
