@@ -187,7 +187,9 @@ class ManifestFile:
             yield
         except ImageShardError:
             raise
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        except (
+            pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError
+        ) as error:  # fmt: skip
             # Arrow's OSErrors about what is in a file have no errno; those of the system have one.
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -50,8 +50,8 @@ class ShardFolder:
 
     def __init__(self, place: str | os.PathLike[str]):
         self.place = ObjectFolder(place)
-        sizes = self.place.sizes(SHARDS)
         names = manifest_names(self.place)
+        sizes = self.place.sizes(SHARDS)  # after the names: a download may be committing shards
         if not names:
             raise ImageShardError(
                 f"{self.place}: no image shards; give a folder that `mlimages data download "

@@ -73,6 +73,9 @@ def read(folder: ObjectFolder) -> RepeatedContents:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"{len(data):,} bytes are too many")
         parquet = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        if parquet.metadata.num_rows * _CONTENT.itemsize > len(data):
+            # Hashes do not compress: a few kilobytes could stand for more than the memory.
+            raise ValueError(f"{parquet.metadata.num_rows:,} rows in {len(data):,} bytes")
         table = parquet.read()
         if not table.schema.equals(_SCHEMA) or table.num_rows != parquet.metadata.num_rows:
             raise ValueError("it has other columns or rows")

@@ -67,6 +67,24 @@ def test_records_without_a_manifest_are_no_shard(place, tmp_path, monkeypatch):
     assert [row.image.name for row in rows(place)] == ["1"]
 
 
+def test_a_shard_that_is_committed_while_a_folder_is_read_is_not_damaged(
+    place, tmp_path, monkeypatch
+):
+    write(place, tmp_path, [ok("1")])
+    listed = ObjectFolder.sizes
+    calls = []
+
+    def then_committed(self, folder=""):
+        found = listed(self, folder)
+        calls.append(folder)
+        if len(calls) == 1:
+            write(place, tmp_path, [ok("2")], stem="b-0")
+        return found
+
+    monkeypatch.setattr(ObjectFolder, "sizes", then_committed)
+    assert {row.image.name for row in rows(place)} <= {"1", "2"}
+
+
 def test_a_name_has_one_effective_row(tmp_path):
     attempts = [
         [failed("a", time=9.0), ok("b", time=1.0), failed("c", time=1.0), ok("d", time=2.0)],
@@ -213,6 +231,17 @@ def test_no_damage_of_repeated_contents_is_taken_for_others(tmp_path):
             assert f"{path}: damaged" in str(error)
 
 
+def test_any_number_of_repeated_contents_needs_no_memory(tmp_path):
+    """Parquet stores a content once for all rows that have it."""
+    place = tmp_path / "set"
+    write(place, tmp_path, [ok("1")])
+    repeated.judge(ObjectFolder(place), ["shards/a-0.parquet"], max_copies=1)
+    table = pq.read_table(place / repeated.FILE)
+    pq.write_table(pa.concat_tables([table] * 9_999).combine_chunks(), place / repeated.FILE)
+    with pytest.raises(ImageShardError, match=r"damaged \(9,999 rows in"):
+        repeated.read(ObjectFolder(place))
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[" * 100_000, '{"format": 1, "parts": 0, "by": "host"}', '{"format": 1}']
 )
@@ -235,6 +264,7 @@ def test_a_damaged_layout_is_named(tmp_path, text):
         ({"about": {"num_images": -1}}, "it describes"),
         ({"about": {"format": 2}}, "not of format 1"),
         ({"about": {"more": 2}}, "unexpected keyword"),
+        ({"text": b"[" * 100_000}, "recursion depth"),
         ({"columns": 3}, "other columns"),
     ],
 )
@@ -245,14 +275,14 @@ def test_hostile_manifests(tmp_path, change, message):
     table = pq.read_table(path)
     about = manifest_file.json.loads(table.schema.metadata[b"mlimages.shard"])
     about |= change.pop("about", {})
+    text = change.pop("text", None) or manifest_file.json.dumps(about).encode()
     table = table.select(table.column_names[: change.pop("columns", None)])
     for name, value in change.items():
         field = table.schema.field(name)
         table = table.set_column(
             table.column_names.index(name), field, [pa.array([value], field.type)]
         )
-    data = manifest_file.json.dumps(about).encode()
-    pq.write_table(table.replace_schema_metadata({b"mlimages.shard": data}), path)
+    pq.write_table(table.replace_schema_metadata({b"mlimages.shard": text}), path)
     with pytest.raises(ImageShardError, match=message):
         rows(place)
 
