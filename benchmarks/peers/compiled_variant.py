@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mlimages_jax.distributed import sharding
+from mlimages_jax.models import platforms
 from mlimages_jax.models.resnet import ResNet
 from mlimages_jax.plan import compiled
 from mlimages_jax.step import steps
@@ -64,7 +65,9 @@ def compile_step(options: Values, mesh: Mesh) -> Any:
     )
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    return jitted.lower(abstract, abstract_batch(options, mesh)).compile()
+    with platforms.tracing_for(mesh.devices.flat):
+        lowered = jitted.lower(abstract, abstract_batch(options, mesh))
+    return lowered.compile()
 
 
 def figures(program: Any, options: Values, *, devices: int) -> Values:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mlimages_jax.models import platforms
+
 _WINDOW = 32  # the side of the windows into which XLA for CPUs divides long sums
 
 
@@ -25,6 +27,6 @@ def _sum_of_squares(x: Array) -> Array:
     """
     last = x.shape[-1] if x.ndim > 1 else 0
     whole = last // _WINDOW * _WINDOW
-    if jax.default_backend() != "cpu" or whole in (0, last):
+    if not platforms.on_cpu() or whole in (0, last):
         return jnp.square(x).sum()
     return jnp.square(x[..., :whole]).sum() + jnp.square(x[..., whole:]).sum()

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mlimages_jax.data import pipeline
 from mlimages_jax.distributed import sharding
+from mlimages_jax.models import platforms
 from mlimages_jax.step import steps
 from mlimages_jax.step.compiler_options import compiler_options
 from mlimages_jax.step.losses import Loss
@@ -66,5 +67,6 @@ class TrainingStep(NamedTuple):
             stage.image_size, batch_size=stage.batch_size, max_labels=max_labels, mesh=self.mesh
         )
         # Ahead of time, so that a stage that cannot be compiled fails before the first step.
-        lowered = step.lower(self.abstract_state, batch)
+        with platforms.tracing_for(self.mesh.devices.flat):
+            lowered = step.lower(self.abstract_state, batch)
         return lowered.compile(compiler_options=compiler_options(self.mesh.devices.flat))
