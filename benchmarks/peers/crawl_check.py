@@ -68,7 +68,7 @@ class Case(NamedTuple):
         count = max(self.parts, 1)
         part = np.array([part_of(self.urls[i], count) for i in first])
         parts = make_parts(hosts, part, count=count, worker=worker)
-        seconds = simulate(parts, Cluster(workers=max(self.workers, 1))).seconds
+        seconds = simulate(parts, Cluster(workers=max(self.workers, 1), longest_first=True)).seconds
         starts = 2 if self.workers else 1  # workers start once the driver has
         longest = int(np.argmax(parts.seconds))
         return seconds + starts * start_seconds + self.tail, {

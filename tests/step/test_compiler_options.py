@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlimages_jax.step import compiler_options as module
 from mlimages_jax.step.compiler_options import compiler_options
 
 
@@ -22,18 +21,10 @@ def optimized():
 
 def test_a_cpu_compiles_with_them():
     options = compiler_options(jax.devices())
-    assert bool(options) == (jax.__version_info__ < (0, 12))
+    assert options
     program = jax.jit(lambda x: jnp.tanh(x @ x), compiler_options=options)
     x = np.linspace(-1, 1, 9, dtype=np.float32).reshape(3, 3)
     np.testing.assert_allclose(program(x), np.tanh(x @ x), rtol=1e-6)
-
-
-def test_a_version_without_them_has_none(monkeypatch):
-    monkeypatch.setitem(module._ON_CPU, "xla_no_such_option", True)
-    module._are_known.cache_clear()
-    assert not compiler_options(jax.devices())
-    monkeypatch.undo()
-    module._are_known.cache_clear()
 
 
 def test_other_platforms_have_none():
