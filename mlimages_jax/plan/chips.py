@@ -57,12 +57,12 @@ CHIPS = {
     "v4": Chip(
         "TPU v4", 32 * _GIB, 275e12, 1.2e12, 6 * 45e9, 4_096, 4, 25e9, "[v4] [tpus]", kinds.TPU_V3
     ),
-    "v5e": Chip("TPU v5e", 16e9, 197e12, 819e9, 200e9, 256, 8, 25e9, "[v5e]", kinds.TPU_V5),
+    "v5e": Chip("TPU v5e", 16e9, 197e12, 819e9, 200e9, 256, 8, 25e9, "[v5e]", kinds.TPU_V5E),
     "v5p": Chip(
-        "TPU v5p", 95 * _GIB, 459e12, 2.765e12, 600e9, 8_960, 4, 25e9, "[v5p] [tpus]", kinds.TPU_V5
+        "TPU v5p", 95 * _GIB, 459e12, 2.765e12, 600e9, 8_960, 4, 25e9, "[v5p] [tpus]", kinds.TPU_V5P
     ),
     "v6e": Chip(
-        "TPU v6e", 32e9, 918e12, 1.638e12, 400e9, 256, 8, 25e9, "[v6e] [tpus]", kinds.TPU_V5
+        "TPU v6e", 32e9, 918e12, 1.638e12, 400e9, 256, 8, 25e9, "[v6e] [tpus]", kinds.TPU_V5E
     ),
     "a100": Chip(
         "NVIDIA A100 SXM", 80e9, 312e12, 2.0e12, 300e9, 8, 8, None, "[dense] [gpus]", kinds.GPU

@@ -34,6 +34,7 @@ GPU = Kind(traffic=13.7, reached=0.64, utilisation=0.46, in_turn=True)
 # TPUs compute and load at once. Four TPU v3 trained ResNet-50 at 1,863 images/s each in MLPerf 0.5,
 # which is 37.5% of their peak, or 21.2 bytes an activation at their stated bandwidth.
 TPU_V3 = Kind(traffic=21.2, reached=1.0, utilisation=0.375, in_turn=False)
-# The compiler's own estimate for a v5e, 28.2 ms for 64 images and one block a stage, is 33.6 bytes
-# an activation at its stated bandwidth. Nothing was found that was measured.
-TPU_V5 = TPU_V3._replace(traffic=33.6)
+# The compiler's own estimates for ResNet-101 and 64 images, 65.5 ms on a v5e and 30.3 ms on a v5p,
+# at their stated bandwidths. Nothing was found that was measured.
+TPU_V5E = TPU_V3._replace(traffic=25.4)
+TPU_V5P = TPU_V3._replace(traffic=39.7)
