@@ -49,7 +49,7 @@ def test_another_number_of_images_needs_another_folder(rehearse, tmp_path):
     script.write_results(tmp_path / script.RESULTS, 10, {"lists": cost(script)})
     assert script.read_results(tmp_path / script.RESULTS, expected=10)["lists"].seconds == 1
     with pytest.raises(ValueError, match="a rehearsal of 10 images, not 20"):
-        script.rehearse(tmp_path, 20)
+        script.rehearse(tmp_path, 20, workers=0)
 
 
 @pytest.mark.slow
