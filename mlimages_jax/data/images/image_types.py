@@ -30,6 +30,7 @@ class ImageHeader(NamedTuple):
         components: Channels: 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha, or CMYK in a jpeg.
         bits: Bits per channel.
         held: Peak memory of the decoder in bytes, besides the result of 3 bytes per pixel.
+        scan: Where the pixels of a jpeg begin, behind all metadata, in bytes; 0 for other formats.
     """
 
     format: str
@@ -38,6 +39,7 @@ class ImageHeader(NamedTuple):
     components: int
     bits: int
     held: int = 0
+    scan: int = 0
 
 
 _ADDRESS = re.compile(r"<_io\.[^<>]*>|<[^<>]* at 0x[0-9a-fA-F]+>|(?: at)? 0x[0-9a-fA-F]{6,}")

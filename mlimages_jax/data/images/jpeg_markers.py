@@ -99,7 +99,7 @@ def _header(data: bytes, frame: int, *, scan: int) -> ImageHeader:
                 f"a JPEG of {_num_scans(data, scan):,} scans, each as costly as an image: at most "
                 f"{MAX_SCANS} are read; convert it to baseline JPEG",
             )
-    return ImageHeader("jpeg", width, height, components, bits, held)
+    return ImageHeader("jpeg", width, height, components, bits, held, scan)
 
 
 def _next_marker(data: bytes, at: int) -> int:
