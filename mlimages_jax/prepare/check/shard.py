@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from mlimages_jax.data.dataset import Shard
-from mlimages_jax.data.records import RandomAccess, Records, read_in_place
+from mlimages_jax.data.records import Records, read_in_place
 from mlimages_jax.files.checksums import sha256
 from mlimages_jax.files.object_folder import local_copy
 from mlimages_jax.prepare.check.listed_rows import ShardRows
@@ -23,6 +23,7 @@ from mlimages_jax.prepare.problems import Problem
 from mlimages_jax.prepare.threads import in_threads
 
 _ARRAY_RECORD_ERRORS = (RuntimeError, ValueError)
+_BLOCK = 64  # records read at once, see `Records.read`
 
 
 class CheckPart(NamedTuple):
@@ -116,14 +117,10 @@ class _Check:
         if digest is not None:
             yield from self._hash_problems(shard, digest)
 
-    def _record_problems(self, part: CheckPart, records: RandomAccess) -> Iterator[Problem]:
+    def _record_problems(self, part: CheckPart, records: Records) -> Iterator[Problem]:
         shard, numbers, rows = part
-        wanted = range(len(records)) if numbers is None else numbers
-        readable = (number for number in wanted if number < len(records))
-        check = functools.partial(_check, records, self.rules)
         all_named = True
-        for number, future in in_threads(self.pool, check, readable):
-            record = future.result()
+        for number, record in self._checked(records, numbers):
             self.num_records += 1
             found = list(record.found)
             if rows is not None and record.name and (difference := rows.take(record)):
@@ -136,6 +133,16 @@ class _Check:
             for name in rows.left():
                 message = "a row of the list without a record, which skipped.tsv does not list"
                 yield Problem(shard.path.name, None, name, "list", message)
+
+    def _checked(
+        self, records: Records, numbers: Sequence[int] | None
+    ) -> Iterator[tuple[int, CheckedRecord]]:
+        wanted = range(len(records)) if numbers is None else numbers
+        readable = [number for number in wanted if number < len(records)]
+        blocks = [readable[i : i + _BLOCK] for i in range(0, len(readable), _BLOCK)]
+        check = functools.partial(_check, records, self.rules)
+        for block, future in in_threads(self.pool, check, blocks):
+            yield from zip(block, future.result(), strict=True)
 
     def _hash_problems(self, shard: Shard, digest: "Future[str]") -> Iterator[Problem]:
         assert self.checksums is not None
@@ -154,7 +161,15 @@ def _about(shard: Shard, problem: str, message: str) -> Problem:
     return Problem(shard.path.name, None, "", problem, message)
 
 
-def _check(records: RandomAccess, rules: RecordRules, number: int) -> CheckedRecord:
+def _check(records: Records, rules: RecordRules, numbers: Sequence[int]) -> list[CheckedRecord]:
+    try:
+        block = records.read(numbers)
+    except _ARRAY_RECORD_ERRORS:  # which of them?
+        return [_check_one(records, rules, number) for number in numbers]
+    return [rules.check(data) for data in block]
+
+
+def _check_one(records: Records, rules: RecordRules, number: int) -> CheckedRecord:
     try:
         data = records[number]
     except _ARRAY_RECORD_ERRORS as error:
