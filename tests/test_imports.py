@@ -43,7 +43,7 @@ def test_importing_the_package_loads_neither_jax_nor_tensorflow():
         "if name in sys.modules])"
     )
     loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     assert loaded.stdout.strip() == "[]"
 

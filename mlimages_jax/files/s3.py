@@ -8,12 +8,14 @@ Credentials, endpoint and region are those of all AWS tools: ~/.aws, AWS_PROFILE
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
 
-import concurrent.futures
+import contextlib
 import errno
 import importlib.util
 import io
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -51,11 +53,13 @@ class ArrowS3(ArrowFSWrapper):
 
     def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Writes an object, to the end even if Ctrl-C comes meanwhile."""
-        _to_the_end(super().pipe_file, path, *args, **kwargs)
+        with _uninterrupted():
+            super().pipe_file(path, *args, **kwargs)
 
     def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
         """Uploads a file, to the end even if Ctrl-C comes meanwhile."""
-        _to_the_end(super().put_file, lpath, rpath, *args, **kwargs)
+        with _uninterrupted():
+            super().put_file(lpath, rpath, *args, **kwargs)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Does nothing: a bucket has no folders, and objects that stand for them confuse others."""
@@ -64,14 +68,25 @@ class ArrowS3(ArrowFSWrapper):
         """Does nothing, see `makedirs`."""
 
 
-def _to_the_end(write: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    """Writes in another thread, where no KeyboardInterrupt is raised.
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the block has ended.
 
     It would leave an object with what was written by then, or an empty one, in place of an earlier
     one: pyarrow completes an upload when its stream is closed or forgotten, whatever the reason.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        pool.submit(write, *args, **kwargs).result()
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # nothing is raised here: Python runs handlers in the main thread only
+        return
+    arrived = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: arrived.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if arrived.is_set():
+            signal.raise_signal(signal.SIGINT)
 
 
 def _endpoint() -> str:

@@ -153,7 +153,7 @@ def found(tmp_path_factory):
         ],
         cwd=ROOT,
         env=inherited_environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy: a build leaves folders behind
     names = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(names, cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(names, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     for name in listed.stdout.splitlines():
         if name.startswith(("tests/", "docs/", "benchmarks/")) or not (ROOT / name).is_file():
             continue

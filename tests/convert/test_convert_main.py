@@ -74,6 +74,6 @@ def test_it_runs_without_tensorflow_and_torch():
         "print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
     )
     loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     assert loaded.stdout.strip() == "[]"

@@ -313,7 +313,7 @@ def test_the_imported_network_computes_what_the_original_computes(
         pytest.importorskip("tensorflow")
         script = [sys.executable, golden_dir / "make_tf_checkpoint.py", prefix]
         sizes = ["--resnet_size", str(size), "--class_num", str(classes)]
-        subprocess.run([*script, *sizes], check=True, capture_output=True)
+        subprocess.run([*script, *sizes], check=True, stdout=subprocess.PIPE)
     else:
         value = reference.detweights(golden_dir).det_value
         names = reference.variable_names(golden_dir, size, classes)

@@ -186,7 +186,7 @@ def test_killed_at_random_moments(image_server, tmp_path):
     generator = random.Random(0)
     kills = sum(kill_at_random(command, output, generator.uniform(0.1, 0.9)) for _ in range(4))
     assert kills >= 3
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     found = rows(output)
     assert len(found) == 400
     for path in paths:
@@ -468,7 +468,7 @@ def test_the_published_list_from_its_hosts(image_server, tencent_dir, tmp_path):
 def test_help_teaches():
     help_text = subprocess.run(
         [sys.executable, "-m", "mlimages_jax.prepare", "download", "--help"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
     ).stdout  # fmt: skip
     assert "mlimages data download train_urls.txt" in help_text
     assert "fetches" in help_text and "--retry-failed" in help_text

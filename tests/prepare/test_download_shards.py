@@ -353,7 +353,7 @@ def test_into_a_bucket_and_out_of_it(image_server, tmp_path, monkeypatch, store)
 
     def data(*words):
         command = [sys.executable, "-m", "mlimages_jax", "data", *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        return subprocess.check_output(command, cwd=ROOT, text=True)
 
     with emulated_bucket.serve(store, tmp_path / "bucket", monkeypatch):
         urls = write_list(tmp_path / "urls.txt", [f"ok/bucket{i}.jpg" for i in range(20)])

@@ -393,7 +393,7 @@ def test_a_folder_that_is_not_utf8_gives_commands_that_a_shell_reads(tmp_path, c
         import_lists(source)
         command = capsys.readouterr().out.splitlines()[-1].strip()
         command = command.replace("mlimages", "printf %s", 1)
-        printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
+        printed = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, check=True).stdout
         assert f"--manual-dir={source}--data-dir" in os.fsdecode(printed)
 
 

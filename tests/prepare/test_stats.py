@@ -294,8 +294,7 @@ def test_figures_are_sharp_images_and_drawings_with_letters(manual_dir, tmp_path
 
 def test_the_command_loads_matplotlib_only_to_draw():
     code = "import sys, mlimages_jax.prepare.stats.command; print('matplotlib' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 @pytest.mark.parametrize(

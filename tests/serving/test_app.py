@@ -366,7 +366,7 @@ def test_the_page_keeps_tags_of_the_same_name_apart_and_shows_their_ancestors():
         console.log(JSON.stringify([shown, shape(treeOf(tags))]));
     """
     )
-    done = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(["node", "-e", code], stdout=subprocess.PIPE, text=True, check=True)
     assert json.loads(done.stdout) == [
         [2, 2],
         [["a", None, 0.9, [["b", 1, 0.9, []], ["b", 2, 0.7, []]]], ["c", 3, 0.1, []]],

@@ -246,7 +246,7 @@ def test_command_line_prints_the_folder(tmp_path):
     arguments = [f"--data_dir={tmp_path}", "--num_train=3", "--num_val=1", "--size=32"]
     done = subprocess.run(
         [sys.executable, "-m", "tfds_builders.shapes", *arguments],
-        capture_output=True, text=True, check=True,
+        stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     assert Path(done.stdout.splitlines()[-1]) == tmp_path / "shapes/3_1_32px_seed0/1.0.0"
 

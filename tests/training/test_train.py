@@ -401,7 +401,7 @@ def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
     changes = {"total_steps": 60, "checkpoint.every": 6, "schedule.cosine.total_steps": 60}
     changes["resize"] = ((27, 40, 16),)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(whole, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(_command(whole, drawn, **changes), cwd=ROOT, check=True, stdout=subprocess.PIPE)
 
     def start():
         return subprocess.Popen(
@@ -429,7 +429,7 @@ def test_killed_at_any_moment_the_run_ends_with_the_same_bits(drawn, tmp_path):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-    subprocess.run(_command(killed, drawn, **changes), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(_command(killed, drawn, **changes), cwd=ROOT, check=True, stdout=subprocess.PIPE)
     assert kills >= 4, "the run was over before it could be killed"
 
     ours, theirs = (manager.load(workdir) for workdir in (killed, whole))
