@@ -76,7 +76,7 @@ def read(folder: ObjectFolder) -> RepeatedContents:
         if parquet.metadata.num_rows * _CONTENT.itemsize > len(data):
             # Hashes do not compress: a few kilobytes could stand for more than the memory.
             raise ValueError(f"{parquet.metadata.num_rows:,} rows in {len(data):,} bytes")
-        table = parquet.read()
+        table = parquet.read(use_threads=False)  # see ManifestFile.blocks
         if not table.schema.equals(_SCHEMA) or table.num_rows != parquet.metadata.num_rows:
             raise ValueError("it has other columns or rows")
     except (pa.ArrowException, OSError, ValueError) as error:

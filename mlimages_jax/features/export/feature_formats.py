@@ -128,7 +128,9 @@ class ParquetParts:
         """See `Storage`."""
         name = self._name(number)
         with reading(self._folder.path(name)), self._folder.open(name) as file:
-            table = pq.read_table(file, columns=[output])
+            # No threads of pyarrow's: one that still holds this file when Python ends makes it hang
+            # or abort (github.com/apache/arrow/issues/50482, 34314).
+            table = pq.read_table(file, columns=[output], use_threads=False, pre_buffer=False)
             # Null rows, of version 0.1, contain nulls, which become nan.
             values = table[output].combine_chunks().values
             return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)

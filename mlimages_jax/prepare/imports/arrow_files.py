@@ -109,7 +109,9 @@ class ArrowFile:
                 raw, buffer_size=_PAGE_BUFFER, page_checksum_verification=True
             ) as file,
         ):
-            yield from file.iter_batches(rows, columns=columns)
+            # No threads of pyarrow's: one that still holds this file when Python ends makes it hang
+            # or abort (github.com/apache/arrow/issues/50482, 34314).
+            yield from file.iter_batches(rows, columns=columns, use_threads=False)
 
     def _arrow_batches(self, columns: list[str], rows: int) -> Iterator[pyarrow.RecordBatch]:
         reader = self._reader()
