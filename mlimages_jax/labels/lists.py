@@ -77,13 +77,15 @@ class LabelList:
     def __getitem__(self, i: int) -> LabelRow:
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of a label list of {len(self)} rows")
-        i %= len(self)
+        return self._row(i % len(self))
+
+    def _row(self, i: int) -> LabelRow:
         name = self.names[self.name_offsets[i] : self.name_offsets[i + 1]]
         labels = slice(self.offsets[i], self.offsets[i + 1])
         return LabelRow(name.tobytes().decode(), self.classes[labels], self.confidences[labels])
 
     def __iter__(self) -> Iterator[LabelRow]:
-        return (self[i] for i in range(len(self)))
+        return map(self._row, range(len(self)))
 
     @property
     def max_labels(self) -> int:

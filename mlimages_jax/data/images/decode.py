@@ -281,7 +281,8 @@ def _stored_jpeg(
         if check:
             data = _checked_jpeg(data, header, max_pixels=max_pixels)
         if sequential or restart_markers:
-            data = jpeg.sequential(data, restart_markers=restart_markers)
+            known = None if check else header  # a checked file may be a repaired one
+            data = jpeg.sequential(data, restart_markers=restart_markers, header=known)
         return StoredImage(data, height, width)
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"

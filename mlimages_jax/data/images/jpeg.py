@@ -207,7 +207,9 @@ def decode_turned(
     return result
 
 
-def sequential(data: bytes, *, restart_markers: bool = False) -> bytes:
+def sequential(
+    data: bytes, *, restart_markers: bool = False, header: ImageHeader | None = None
+) -> bytes:
     """Converts a progressive file to a sequential one with the same pixels, faster to decode.
 
     Coefficients and markers are kept. Other files, and all files without the compiled code, are
@@ -219,13 +221,15 @@ def sequential(data: bytes, *, restart_markers: bool = False) -> bytes:
             what is above and beside a window: with a restart marker about every 64 pixels, 1% more
             bytes. Files of more than 16 million pixels stay as they are, since all coefficients
             have to be in memory, 6 bytes a pixel.
+        header: Its header, if it has been read.
 
     Raises:
         BadImage: If a file to convert is damaged.
     """
     if _jpeg is None:
         return data
-    header = read_jpeg_header(data)  # as before every decoder: refuses dangerous files
+    # As before every decoder: refuses dangerous files.
+    header = header or read_jpeg_header(data)
     in_intervals = restart_markers and header.width * header.height <= _MOST_REWRITTEN
     compiled = _jpeg  # for mypy: the global could change before the lambda is called
     return _attempt(data, lambda file: compiled.rewritten(file, in_intervals)) or data
