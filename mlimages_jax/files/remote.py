@@ -18,6 +18,7 @@ from etils import epath
 
 from mlimages_jax.files import s3
 from mlimages_jax.files.atomic import complete_file
+from mlimages_jax.files.interrupts import held_back
 
 _BLOCK = 4_096  # bytes per read when searching backwards for the last line
 
@@ -33,7 +34,8 @@ def is_remote(path: epath.PathLike) -> bool:
 def write_text(path: epath.PathLike, text: str) -> None:
     """Replaces a file atomically: concurrent readers see either the old or the new text."""
     if is_remote(path):  # objects are replaced atomically
-        epath.Path(path).write_text(text)
+        with held_back():
+            epath.Path(path).write_text(text)
         return
     with complete_file(Path(path)) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -62,7 +64,8 @@ def append_line(path: epath.PathLike, line: str) -> None:
         before = path.read_bytes()
     except FileNotFoundError:
         before = b""
-    path.write_bytes(before + added)
+    with held_back():
+        path.write_bytes(before + added)
 
 
 def read_json_lines(path: epath.PathLike) -> Iterator[dict[str, Any]]:

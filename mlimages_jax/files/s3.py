@@ -8,18 +8,16 @@ Credentials, endpoint and region are those of all AWS tools: ~/.aws, AWS_PROFILE
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
 """
 
-import contextlib
 import errno
 import importlib.util
 import io
 import os
-import signal
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
+
+from mlimages_jax.files.interrupts import held_back
 
 _CONNECT_SECONDS = 10.0  # the SDK's second is too short for a machine that starts many processes
 _REQUEST_SECONDS = 60.0
@@ -53,12 +51,12 @@ class ArrowS3(ArrowFSWrapper):
 
     def pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Writes an object, to the end even if Ctrl-C comes meanwhile."""
-        with _uninterrupted():
+        with held_back():
             super().pipe_file(path, *args, **kwargs)
 
     def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
         """Uploads a file, to the end even if Ctrl-C comes meanwhile."""
-        with _uninterrupted():
+        with held_back():
             super().put_file(lpath, rpath, *args, **kwargs)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
@@ -66,27 +64,6 @@ class ArrowS3(ArrowFSWrapper):
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         """Does nothing, see `makedirs`."""
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the block has ended.
-
-    It would leave an object with what was written by then, or an empty one, in place of an earlier
-    one: pyarrow completes an upload when its stream is closed or forgotten, whatever the reason.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield  # nothing is raised here: Python runs handlers in the main thread only
-        return
-    arrived = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: arrived.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if arrived.is_set():
-            signal.raise_signal(signal.SIGINT)
 
 
 def _endpoint() -> str:

@@ -125,12 +125,13 @@ class ManifestFile:
     def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yields some columns of all rows: types, texts and times are checked, but not the rows."""
         with self._folder.open(self._name) as file, self._naming():
-            parquet = pq.ParquetFile(
-                file, page_checksum_verification=True, read_dictionary=_TEXT_COLUMNS
-            )
-            rows = 0
             # No threads of pyarrow's: one that still holds this file when Python ends makes it hang
-            # or abort (github.com/apache/arrow/issues/50482, 34314). Nor is this slower.
+            # or abort (github.com/apache/arrow/issues/50482, 34314). Both options are needed.
+            parquet = pq.ParquetFile(
+                file, page_checksum_verification=True, read_dictionary=_TEXT_COLUMNS,
+                pre_buffer=False,
+            )  # fmt: skip
+            rows = 0
             for coded in parquet.iter_batches(_BLOCK, columns=list(columns), use_threads=False):
                 block = _decoded(coded)
                 _check_block(block)

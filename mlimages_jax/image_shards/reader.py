@@ -138,13 +138,15 @@ def _most_open() -> int:
     Many systems let a process have 1,024, and more if it asks for them.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * _MOST_OPEN
-    if soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    allowed, possible = (
+        2 * _MOST_OPEN if limit == resource.RLIM_INFINITY else min(2 * _MOST_OPEN, limit)
+        for limit in (soft, hard)
+    )
+    if allowed < possible:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-            soft = max(soft, allowed)
-    return min(_MOST_OPEN, max(1, soft // 2))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+            allowed = possible
+    return max(1, allowed // 2)
 
 
 _readers = _Readers()

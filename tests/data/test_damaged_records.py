@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Records that a disk has damaged: named, counted, without effect on the order of the others."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from mlimages_jax.data import pipeline
+from mlimages_jax.data import records as records_module
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from mlimages_jax.data.records import DamagedRecordError, DataSetError, record_at
+from mlimages_jax.data.records import DamagedRecordError, DataSetError, Records, record_at
 from mlimages_jax.inference.images_of_set import ImagesOfSet
 from tests.support import record_files
 
@@ -137,3 +141,54 @@ def test_what_passes_is_not_called_damage(whole):
     records._source = Unreachable(range(5))
     with pytest.raises(RuntimeError, match="UNAVAILABLE"):
         records[0]
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Opens a file of records 0000, 0001 and so on, of which some have a damaged byte."""
+
+    def opened(count, damaged=()):
+        path = tmp_path / "numbers"
+        writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+        for number in range(count):
+            writer.write(b"%04d" % number)
+        writer.close()
+        data = path.read_bytes()
+        for number in damaged:
+            data = data.replace(b"%04d" % number, b"....")
+        path.write_bytes(data)
+        return Records([str(path)])
+
+    return opened
+
+
+def test_records_read_together_are_those_read_one_by_one(numbered):
+    damaged = {0, 63, 64, 100, 199}
+    records = numbered(200, damaged)
+    blocks = list(records.blocks(range(200)))
+    assert [len(block) for block in blocks] == [64, 64, 64, 8]
+    found = [data for block in blocks for data in records.read(block)]
+    for number, data in enumerate(found):
+        if number in damaged:
+            assert isinstance(data, DamagedRecordError)
+            assert str(data).startswith(f"record {number} of numbers is damaged: ")
+        else:
+            assert data == b"%04d" % number
+    assert records.read([150, 3]) == [b"0150", b"0003"]
+
+
+def test_an_empty_file_has_no_blocks(numbered):
+    assert list(numbered(0).blocks(range(0))) == []
+
+
+def test_few_or_large_records_are_read_in_smaller_blocks(numbered, monkeypatch):
+    """Each thread has one, and a block has to be in memory, also one of photographs of 20 MB."""
+    records = numbered(100)
+    lengths = [len(block) for block in records.blocks(range(3, 43), threads=8)]
+    assert lengths == [5] * 8
+    assert [list(block) for block in records.blocks([7, 9], threads=8)] == [[7], [9]]
+    size = Path(records.paths[0]).stat().st_size
+    monkeypatch.setattr(records_module, "_BYTES_AT_ONCE", size // 10)
+    assert {len(block) for block in records.blocks(range(100))} <= {9, 10, 1}
+    monkeypatch.setattr(records_module, "_BYTES_AT_ONCE", 1)
+    assert [len(block) for block in records.blocks(range(5))] == [1] * 5

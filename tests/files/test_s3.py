@@ -13,6 +13,7 @@ from etils import epath
 
 from mlimages_jax.data.local_copies import copy_shards
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.remote import write_text
 from mlimages_jax.files.s3 import ArrowS3
 from tests.support import emulated_bucket
 
@@ -83,7 +84,7 @@ def test_a_bucket_that_does_not_exist(storage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["write", "put"])
+@pytest.mark.parametrize("method", ["write", "put", "text"])
 def test_ctrl_c_never_leaves_an_object_that_is_cut_short(storage, tmp_path, method):
     """It replaced inputs.json of a build by nothing, and no shard of it was usable any more."""
     folder = ObjectFolder("s3://bucket")
@@ -98,10 +99,15 @@ def test_ctrl_c_never_leaves_an_object_that_is_cut_short(storage, tmp_path, meth
             time.sleep(0.5)  # so that this process is told before the answer arrives
 
     interrupted = []
+    write = {
+        "write": lambda: folder.write("x", b"new"),
+        "put": lambda: folder.put(tmp_path / "new", "x"),
+        "text": lambda: write_text("s3://bucket/x", "new"),
+    }
     storage.fail = interrupt
     try:
         with pytest.raises(KeyboardInterrupt):
-            folder.write("x", b"new") if method == "write" else folder.put(tmp_path / "new", "x")
+            write[method]()
     finally:
         signal.signal(signal.SIGINT, earlier)
     assert interrupted and folder.read("x") == b"new"

@@ -3,6 +3,9 @@
 
 import contextlib
 import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pyarrow as pa
@@ -10,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlimages_jax.files.object_folder import ObjectFolder, ObjectFolderError
-from mlimages_jax.image_shards import layout, manifest_file, repeated
+from mlimages_jax.image_shards import layout, manifest_file, reader, repeated
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError, Layout
 from mlimages_jax.image_shards.outcome import FAILED, OK
 from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
 from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
+from tests.support import reading_threads
 from tests.support.image_shards import content_of, failed, ok, write
 
 
@@ -51,6 +55,49 @@ def test_what_was_written_is_read(place, tmp_path):
     assert [row.record for row in found] == [0, None, 1, None]
 
 
+_INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "refused", "asked", "kept"),
+    [
+        (1_024, 4_096, False, 4_096, 2_048),
+        (1_024, _INFINITE, False, 12_288, 6_144),
+        (1_024, 1 << 20, True, None, 512),
+        (20_000, 1 << 20, False, None, 6_144),
+        (_INFINITE, _INFINITE, False, None, 6_144),
+        (50, 50, False, None, 25),
+        (1, 1, False, None, 1),
+    ],
+)
+def test_half_of_the_files_of_a_process_are_shards(monkeypatch, soft, hard, refused, asked, kept):
+    calls = []
+
+    def ask(_, limits):
+        if refused:
+            raise OSError("above what the system allows")
+        calls.append(limits)
+
+    monkeypatch.setattr(reader.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(reader.resource, "setrlimit", ask)
+    assert reader._most_open() == kept
+    assert calls == ([] if asked is None else [(asked, hard)])
+
+
+def test_few_open_shards_are_read_by_many_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_most_open", lambda: 2)
+    readers = reader._Readers()
+    monkeypatch.setattr(reader, "_readers", readers)
+    names = "abcdef"
+    for name in names:
+        write(tmp_path / "set", tmp_path, [ok(name)], stem=name)
+    places = [RecordPlace(f"{tmp_path}/set/shards/{name}.array_record", 0) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(RecordPlace.read, places * 20))
+    assert found == [(name, content_of(name)) for name in names] * 20
+    assert len(readers._open) == 2
+
+
 def test_records_without_a_manifest_are_no_shard(place, tmp_path, monkeypatch):
     write(place, tmp_path, [ok("1")])
     put = ObjectFolder.put
@@ -83,6 +130,14 @@ def test_a_shard_that_is_committed_while_a_folder_is_read_is_not_damaged(
 
     monkeypatch.setattr(ObjectFolder, "sizes", then_committed)
     assert {row.image.name for row in rows(place)} <= {"1", "2"}
+
+
+def test_manifests_are_read_by_the_thread_that_asks(tmp_path, monkeypatch):
+    """One of pyarrow's that still holds the file when Python ends makes it hang."""
+    write(tmp_path / "set", tmp_path, [ok("1"), ok("2")])
+    threads = reading_threads.noted(monkeypatch)
+    assert len(rows(tmp_path / "set")) == 2
+    assert threads == {threading.get_ident()}
 
 
 def test_a_name_has_one_effective_row(tmp_path):
@@ -214,6 +269,14 @@ def test_texts_of_any_length_need_no_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest_file, "_MAX_TEXT", 99_999)
     with pytest.raises(ImageShardError, match=r"a-0\.parquet: not the .*99,999 bytes in 4,096"):
         rows(place)
+
+
+def test_a_text_in_repeated_contents_needs_no_memory(tmp_path, monkeypatch):
+    """Its rows are few enough, but all may stand for the same megabytes."""
+    pq.write_table(pa.table({"sha256": ["x" * 100_000]}), tmp_path / repeated.FILE)
+    monkeypatch.setattr(pq.ParquetFile, "read", None)
+    with pytest.raises(ImageShardError, match=r"damaged \(it has other columns"):
+        repeated.read(ObjectFolder(tmp_path))
 
 
 def test_no_damage_of_repeated_contents_is_taken_for_others(tmp_path):

@@ -4,6 +4,7 @@
 import functools
 import json
 import tarfile
+import threading
 
 import pyarrow
 import pyarrow.parquet
@@ -12,9 +13,10 @@ import pytest
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
+from mlimages_jax.prepare.imports.arrow_files import ArrowFile
 from mlimages_jax.prepare.imports.door import import_any
 from mlimages_jax.prepare.imports.table import import_table
-from tests.support import image_files, image_sets
+from tests.support import image_files, image_sets, reading_threads
 from tests.support.image_sets import CLASS_LABEL, FEATURES, NAMES, rows_of, table
 from tests.tfds_builders.built_set import records
 
@@ -328,6 +330,16 @@ def test_a_stream_that_was_cut_off_is_an_error(tmp_path, keep):
     path.write_bytes(data[:-8] if keep == "end" else data[: int(keep * len(data))])
     with pytest.raises(PrepareError, match=r"a\.arrow: damaged after row \d.*copy or download"):
         import_any(path, dry_run=True)
+
+
+def test_parquet_is_read_by_the_thread_that_asks(tmp_path, monkeypatch):
+    """Others hold the file when Python ends, which hangs, and a row group instead of a page."""
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2, 3]}), path)
+    threads = reading_threads.noted(monkeypatch)
+    batches = ArrowFile(path).batches(["a"], pyarrow.RecordBatch.to_pydict, rows=2)
+    assert list(batches) == [{"a": [1, 2]}, {"a": [3]}]
+    assert threads == {threading.get_ident()}
 
 
 def test_arrow_files_with_an_index(tmp_path):

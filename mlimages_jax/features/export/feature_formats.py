@@ -129,8 +129,10 @@ class ParquetParts:
         name = self._name(number)
         with reading(self._folder.path(name)), self._folder.open(name) as file:
             # No threads of pyarrow's: one that still holds this file when Python ends makes it hang
-            # or abort (github.com/apache/arrow/issues/50482, 34314).
-            table = pq.read_table(file, columns=[output], use_threads=False, pre_buffer=False)
+            # or abort (github.com/apache/arrow/issues/50482, 34314). `pq.read_table` has some
+            # whatever it is told, `pre_buffer` too.
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            table = parquet.read(columns=[output], use_threads=False)
             # Null rows, of version 0.1, contain nulls, which become nan.
             values = table[output].combine_chunks().values
             return values.to_numpy(zero_copy_only=False).reshape(len(table), -1)

@@ -23,7 +23,6 @@ from mlimages_jax.prepare.problems import Problem
 from mlimages_jax.prepare.threads import in_threads
 
 _ARRAY_RECORD_ERRORS = (RuntimeError, ValueError)
-_BLOCK = 64  # records read at once, see `Records.read`
 
 
 class CheckPart(NamedTuple):
@@ -72,7 +71,7 @@ class ShardChecker:
     def check(self, part: CheckPart) -> CheckedShard:
         """Checks a file."""
         with ThreadPoolExecutor(self.threads) as pool:
-            run = _Check(self.rules, self.checksums, pool)
+            run = _Check(self.rules, self.checksums, pool, threads=self.threads)
             problems = list(run.problems(part))
         return CheckedShard(problems, run.num_records)
 
@@ -81,11 +80,13 @@ class _Check:
     """The check of one file; `num_records` is the number of records checked so far."""
 
     def __init__(
-        self, rules: RecordRules, checksums: dict[str, str] | None, pool: ThreadPoolExecutor
-    ):
+        self, rules: RecordRules, checksums: dict[str, str] | None, pool: ThreadPoolExecutor,
+        *, threads: int,
+    ):  # fmt: skip
         self.rules = rules
         self.checksums = checksums
         self.pool = pool
+        self.threads = threads
         self.num_records = 0
 
     def problems(self, part: CheckPart) -> Iterator[Problem]:
@@ -139,7 +140,7 @@ class _Check:
     ) -> Iterator[tuple[int, CheckedRecord]]:
         wanted = range(len(records)) if numbers is None else numbers
         readable = [number for number in wanted if number < len(records)]
-        blocks = [readable[i : i + _BLOCK] for i in range(0, len(readable), _BLOCK)]
+        blocks = records.blocks(readable, threads=self.threads)
         check = functools.partial(_check, records, self.rules)
         for block, future in in_threads(self.pool, check, blocks):
             yield from zip(block, future.result(), strict=True)
@@ -162,16 +163,10 @@ def _about(shard: Shard, problem: str, message: str) -> Problem:
 
 
 def _check(records: Records, rules: RecordRules, numbers: Sequence[int]) -> list[CheckedRecord]:
-    try:
-        block = records.read(numbers)
-    except _ARRAY_RECORD_ERRORS:  # which of them?
-        return [_check_one(records, rules, number) for number in numbers]
-    return [rules.check(data) for data in block]
+    return [_check_one(rules, data) for data in records.read(numbers)]
 
 
-def _check_one(records: Records, rules: RecordRules, number: int) -> CheckedRecord:
-    try:
-        data = records[number]
-    except _ARRAY_RECORD_ERRORS as error:
-        return CheckedRecord("", {}, [("unreadable", str(error.__cause__ or error))])
+def _check_one(rules: RecordRules, data: bytes | Exception) -> CheckedRecord:
+    if isinstance(data, Exception):
+        return CheckedRecord("", {}, [("unreadable", str(data.__cause__ or data))])
     return rules.check(data)

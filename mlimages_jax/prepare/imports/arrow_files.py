@@ -106,11 +106,12 @@ class ArrowFile:
         with (
             self.path.open("rb") as raw,
             pyarrow.parquet.ParquetFile(
-                raw, buffer_size=_PAGE_BUFFER, page_checksum_verification=True
+                raw, buffer_size=_PAGE_BUFFER, page_checksum_verification=True, pre_buffer=False
             ) as file,
         ):
             # No threads of pyarrow's: one that still holds this file when Python ends makes it hang
-            # or abort (github.com/apache/arrow/issues/50482, 34314).
+            # or abort (github.com/apache/arrow/issues/50482, 34314). `pre_buffer` has some too, and
+            # would hold a row group in memory, whatever the size of the buffer.
             yield from file.iter_batches(rows, columns=columns, use_threads=False)
 
     def _arrow_batches(self, columns: list[str], rows: int) -> Iterator[pyarrow.RecordBatch]:

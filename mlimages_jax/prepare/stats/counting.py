@@ -32,7 +32,6 @@ from mlimages_jax.prepare.problems import Problem, ProblemList
 from mlimages_jax.prepare.url_lists import count_rows
 
 _ROWS_AT_A_TIME = 4096  # of a data set; their images are not kept
-_BLOCK = 64  # records read at once, see `Records.read`
 _BAD_FILE = (RuntimeError, ValueError)  # raised by ArrayRecord
 _BAD_RECORD = (*_BAD_FILE, DecodeError, LookupError, OverflowError)
 
@@ -183,23 +182,15 @@ def _read_records(
     if len(records) != shard.num_records:
         message = f"{len(records):,} records, but dataset_info.json says {shard.num_records:,}"
         problems.append(Problem(file, None, "", "count", message))
-    for number, data in _in_blocks(records):
+    blocks = records.blocks(range(len(records)))
+    for number, data in enumerate(itertools.chain.from_iterable(map(records.read, blocks))):
         try:
-            record = parse_record(records[number] if data is None else data)
+            if isinstance(data, Exception):
+                raise data
+            record = parse_record(data)
             labels, confidences = record.labels.tolist(), record.confidences.tolist()
             check_row(record.name, labels, confidences, num_classes=num_classes)
         except _BAD_RECORD as error:
             problems.append(Problem(file, number, "", "unreadable", str(error)))
         else:
             yield record.name, labels, confidences
-
-
-def _in_blocks(records: Records) -> Iterator[tuple[int, bytes | None]]:
-    """Yields all records by number; None for those of a block of which one is damaged."""
-    for start in range(0, len(records), _BLOCK):
-        block = range(start, min(start + _BLOCK, len(records)))
-        try:
-            found: Sequence[bytes | None] = records.read(block)
-        except _BAD_FILE:
-            found = [None] * len(block)
-        yield from zip(block, found, strict=True)

@@ -14,10 +14,12 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from mlimages_jax.features.export import FeatureFilesError
 from mlimages_jax.features.export.feature_files import open_features
-from mlimages_jax.features.export.feature_formats import FORMATS, Layout, Part
+from mlimages_jax.features.export.feature_formats import FORMATS, Layout, ParquetParts, Part
 from mlimages_jax.features.export.feature_writer import FeatureWriter
 from mlimages_jax.features.export.manifest import read_manifest
 from mlimages_jax.features.export.parted_array import PartedArray
+from mlimages_jax.files.object_folder import ObjectFolder
+from tests.support import reading_threads
 
 LAYOUT = Layout(11, 4, {"features": 3, "logits": 2}, "float32", labels=True)
 NAMES = [f"ä\t{i}.jpg" for i in range(11)]
@@ -185,6 +187,15 @@ def test_writing_is_in_the_background_one_part_at_a_time(tmp_path, monkeypatch):
     writer.wait()
     assert order == [0, 1]
     assert writer.done().tolist() == [True, True, False]
+
+
+def test_parquet_is_read_by_the_thread_that_asks(tmp_path, monkeypatch):
+    """One of pyarrow's that still holds the file when Python ends makes it hang."""
+    _export(tmp_path, "parquet").finish(speed={})
+    threads = reading_threads.noted(monkeypatch)
+    rows = ParquetParts(ObjectFolder(tmp_path), LAYOUT).read("logits", 0)
+    np.testing.assert_array_equal(rows, _numbers()["logits"][: LAYOUT.rows_per_part])
+    assert threads == {threading.get_ident()}
 
 
 def test_parquet_is_for_data_frames(tmp_path):
