@@ -12,7 +12,6 @@ import io
 import os
 import posixpath
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -22,6 +21,7 @@ import fsspec
 from mlimages_jax.files import remote
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.escaping import one_line
+from mlimages_jax.files.scratch import TemporaryFolder
 
 _BLOCK = 1 << 22  # bytes
 _BUFFER = 1 << 16  # bytes
@@ -143,7 +143,7 @@ class ObjectFolder:
             with complete_file(path) as unfinished:
                 yield unfinished
             return
-        with tempfile.TemporaryDirectory() as scratch:
+        with TemporaryFolder() as scratch:
             path = Path(scratch, posixpath.basename(name))
             yield path
             self.put(path, name)
@@ -177,7 +177,7 @@ class ObjectFolder:
         if self._system is None:
             yield Path(self.place, name)
             return
-        with tempfile.TemporaryDirectory() as scratch:
+        with TemporaryFolder() as scratch:
             path = Path(scratch, posixpath.basename(name))
             self.copy_to(name, path)
             yield path

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import resource
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import crc32c
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.scratch import TemporaryFolder
 from mlimages_jax.image_shards import repeated
 from mlimages_jax.image_shards.layout import (
     MANIFEST,
@@ -150,7 +150,7 @@ def _most_open() -> int:
 
 
 _readers = _Readers()
-_copies: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+_copies: list[TemporaryFolder] = []  # removed when the process ends
 
 
 def _readable(path: str) -> str:
@@ -158,7 +158,7 @@ def _readable(path: str) -> str:
     if "://" not in path or path.startswith(_READ_DIRECTLY):
         return path
     if not _copies:
-        _copies.append(tempfile.TemporaryDirectory(prefix="image_shards_"))
+        _copies.append(TemporaryFolder(prefix="image_shards_"))
     copy = Path(_copies[0].name, hashlib.sha256(path.encode()).hexdigest())
     if not copy.exists():
         _copy(path, copy)

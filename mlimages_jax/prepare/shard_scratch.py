@@ -2,16 +2,14 @@
 """A place for what an attempt at a part has not committed yet."""
 
 import contextlib
-import getpass
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.scratch import TemporaryFolder, shared_folder
 from mlimages_jax.image_shards.layout import SHARDS
-from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.shard_leftovers import uncommitted
 from mlimages_jax.prepare.storing import writing
@@ -51,8 +49,10 @@ def scratch_of(folder: ObjectFolder, part: str) -> Iterator[Path]:
     """
     local = folder.local
     if local is None:
-        with _temporary(part) as scratch:
-            yield scratch
+        with writing(Path(tempfile.gettempdir())):
+            temporary = TemporaryFolder(prefix=f"{part}-")
+        with temporary as scratch:
+            yield Path(scratch)
         return
     unfinished = _unfinished(local)
     with alone(unfinished / f"{part}.lock", patience=_PATIENCE):
@@ -78,41 +78,8 @@ def kept_between_parts(folder: ObjectFolder) -> Path:
     """
     if folder.local is not None:
         return folder.local
-    path = _shared() / "kept"
-    with writing(path):
-        path.mkdir(exist_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def _temporary(part: str) -> Iterator[Path]:
-    """Yields a folder in that for temporary files, after removing those of killed processes."""
-    shared = _shared()
-    for lock in shared.glob("*.lock"):
-        with contextlib.suppress(PrepareError), alone(lock):  # it does not live any more
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink(missing_ok=True)
-    scratch = shared / f"{part}-{secrets.token_hex(4)}"
-    lock = scratch.with_suffix(".lock")
-    with alone(lock):
-        try:
-            with writing(scratch):
-                scratch.mkdir()
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-def _shared() -> Path:
-    """Returns this user's folder in that for temporary files, after creating it."""
-    owner = getpass.getuser()
-    shared = Path(tempfile.gettempdir(), f"mlimages_shards_{owner}")
-    with writing(shared):
-        shared.mkdir(mode=0o700, exist_ok=True)
-    if shared.owner() != owner:
-        raise PrepareError(f"{shared} belongs to {shared.owner()}: set TMPDIR to another folder")
-    return shared
+    with writing(Path(tempfile.gettempdir())):
+        return shared_folder("kept")
 
 
 def _unfinished(local: Path) -> Path:

@@ -2,12 +2,7 @@
 """Files of records that killed workers left: removed once no living attempt can commit them."""
 
 import datetime
-import os
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -15,7 +10,7 @@ import pytest
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.image_shards import repeated, writer
 from mlimages_jax.image_shards.outcome import FAILED, OK, Image
-from mlimages_jax.prepare import shard_leftovers, shard_scratch
+from mlimages_jax.prepare import shard_leftovers
 from tests.prepare.test_download import run
 from tests.prepare.test_download_shards import effective, options, write_list
 
@@ -61,27 +56,6 @@ def test_a_download_removes_what_is_a_day_old_and_in_no_manifest(
     ]
     assert "removed 1 files of killed workers" in capsys.readouterr().err
     assert len(effective(bucket.place)) == 4
-
-
-def test_local_files_of_killed_workers_are_removed_by_the_next(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    hold = (
-        "import sys, time; from mlimages_jax.prepare.shard_scratch import _temporary\n"
-        "with _temporary('00000-of-00001') as one: print(one, flush=True); time.sleep(99)"
-    )
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", hold]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
-        left = Path(other.stdout.readline().strip())
-        try:
-            with shard_scratch.scratch_of(bucket, "00000-of-00001") as scratch:
-                assert scratch.parent == left.parent and left.is_dir()
-        finally:
-            other.kill()
-    assert list(left.parent.iterdir())
-    with shard_scratch.scratch_of(bucket, "00001-of-00001") as scratch:
-        assert scratch.is_dir() and not left.exists()
-    assert not list(left.parent.iterdir())
 
 
 def test_old_shards_that_are_committed_stay(bucket, tmp_path):

@@ -11,7 +11,6 @@ import abc
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -26,6 +25,7 @@ from mlimages_jax.data.images import jpeg
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.remote import is_remote
+from mlimages_jax.files.scratch import TemporaryFolder
 
 from . import (
     checksums,
@@ -95,7 +95,7 @@ class ImageBuilder(dataset_builder.FileReaderBuilder):
         self._bucket: ObjectFolder | None = None
         if data_dir is not None and is_remote(data_dir):
             self._bucket = ObjectFolder(data_dir)
-            self._scratch = tempfile.TemporaryDirectory(prefix="metadata_")  # until self is gone
+            self._scratch = TemporaryFolder(prefix="metadata_")  # until self is gone
             kwargs["data_dir"] = self._scratch.name
         super().__init__(**{"file_format": "array_record"} | kwargs)
 

@@ -3,7 +3,6 @@
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from mlimages_jax.files.scratch import TemporaryFolder
 from tfds_builders.ml_images import ml_images_dataset_builder
 from tfds_builders.shapes.files import NUM_TRAIN, NUM_VAL, SIZE, check, draw
 
@@ -109,5 +109,5 @@ def _folder(keep_files: str | Path | None) -> Iterator[Path]:
     if keep_files is not None:
         yield Path(keep_files)
         return
-    with tempfile.TemporaryDirectory(prefix="shapes-") as name:
+    with TemporaryFolder(prefix="shapes-") as name:
         yield Path(name)
