@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -34,6 +34,7 @@ from mlimages_jax.data.images.header import BadImage
 from mlimages_jax.files.text_files import TextFileError, unix_line_ends, without_mark
 from mlimages_jax.inference.file_stamps import THREADS, file_stamps
 from mlimages_jax.inference.images_of_set import ImagesOfSet
+from mlimages_jax.inference.names import Names, PackedNames
 from mlimages_jax.labels.image_names import decode_name, encode_bytes
 from mlimages_jax.labels.list_rows import decode_bytes
 
@@ -50,13 +51,6 @@ class ImageSourceError(ValueError):
 
 class NoImagesError(ImageSourceError):
     """Raised when a folder contains, or a list names, no image."""
-
-
-class Names(Protocol):
-    """Names by position, such as a list of strings."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> str: ...
 
 
 class ImageSource(Protocol):
@@ -177,6 +171,15 @@ class ImageFiles:
         self._labels = labels
         self._known_stamps = stamps
         self.has_labels = labels is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For worker processes, which read files: without labels, sizes and times.
+        state = {"_labels": None, "_known_stamps": None, "has_labels": False}
+        return {"_folder": self._folder, "_names": self._packed, **state}
+
+    @functools.cached_property
+    def _packed(self) -> PackedNames:
+        return PackedNames(self._names)  # kept, as every worker of every pass gets them
 
     def __len__(self) -> int:
         return len(self._names)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.decode import BadImage
 from mlimages_jax.data.records import DataSetError, Record, Records, parse_record
 from mlimages_jax.inference import images_of_set
-from mlimages_jax.inference.image_source import ImageSourceError, open_images
+from mlimages_jax.inference.image_source import ImageFiles, ImageSourceError, open_images
 from mlimages_jax.labels.list_rows import parse_row
 from tests.support import image_files, user_folder
 from tests.support.small_run import ROOT
@@ -287,6 +288,21 @@ def test_files_that_are_none_are_errors_of_their_own(tmp_path):
 def test_lists_of_other_encodings_are_named(tmp_path):
     with pytest.raises(ImageSourceError, match="UTF-16 text: save it as UTF-8"):
         open_images(_list(tmp_path, "a.jpg\n".encode("utf-16")))
+
+
+def test_worker_processes_get_names_in_few_bytes(tmp_path):
+    names = ["a/ü b.jpg", "", "\udcff", *(f"{number:029}.jpg" for number in range(1000))]
+    stamps = np.ones((len(names), 2), np.int64)
+    images = ImageFiles(tmp_path, names, [f"{name} 5:1" for name in names], stamps=stamps)
+    sent = pickle.dumps(images)
+    assert len(sent) < len(names) * (33 + 8) + 1_000
+    received = pickle.loads(pickle.dumps(pickle.loads(sent)))
+    assert list(received.names) == names and len(received) == len(names)
+    assert not received.has_labels and received.labels(3) == ""
+    (tmp_path / names[3]).write_bytes(b"1")
+    assert received.read(3) == b"1"
+    with pytest.raises(IndexError):
+        received.names[-1]
 
 
 def test_images_are_found_without_jax():
