@@ -141,6 +141,7 @@ class FeatureWriter:
             errors = self._combine()
         except FileNotFoundError:  # another process was faster and has removed the parts
             if self.is_complete():
+                self.clean()  # of what this process has written since then
                 return read_manifest(self._folder.place)
             raise
         # Last: a stop before this line repeats the combining, and after it only the cleaning.

@@ -149,6 +149,24 @@ def test_what_was_stopped_while_it_was_brought_together(tmp_path, file_format):
     assert _bytes(tmp_path) == files
 
 
+def test_two_exports_into_one_bucket_leave_the_files_of_one(tmp_path):
+    """A plain and an elastic one, which no lock keeps apart there; the first ends last."""
+    place = ObjectFolder("memory://two_exports")
+    first = _export(place.place, "parquet", numbers=[0])
+    second = FeatureWriter(place.place, LAYOUT, "parquet", ABOUT)
+    assert not second.begin() and second.done().tolist() == [True, False, False]
+    for number in (1, 2):
+        second.write(_part(number))
+    second.wait()
+    second.finish(speed={})
+    first.write(_part(1))
+    first.wait()
+    assert first.finish(speed={})["complete"] and place.sizes("unfinished") == {}
+    _export(tmp_path, "parquet").finish(speed={})
+    found = {name: place.read(name) for name in _bytes(tmp_path)}
+    assert found == _bytes(tmp_path)
+
+
 def test_a_part_that_fails_is_no_part(tmp_path, monkeypatch):
     """Nothing appears under the name of a part that was not written to its end."""
     for file_format in ("parquet", "array_record"):
