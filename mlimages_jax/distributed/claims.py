@@ -54,8 +54,9 @@ class Claims:
         self._attempts: dict[str, object_lock.Attempts] = {}
         if is_remote(folder) and not self._folder.startswith("gs://"):
             raise ClaimError(
-                f"{folder}: work can be divided through gs:// buckets and disks: give one of them, "
-                "or let one process do it"
+                f"{folder}: work can be divided through gs:// buckets and disks only, as our "
+                "clients of others have no conditional writes: give one of these, or let one "
+                "process do it (an export: --config.elastic=False)"
             )
 
     def attempt(self, name: str) -> Claim | None:
