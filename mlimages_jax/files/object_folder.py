@@ -88,7 +88,8 @@ class ObjectFolder:
             if self._system is None:
                 return Path(self.place, name).stat().st_size
             with _reaching(self.path(name)):
-                return int(self._system.info(self._inside(name))["size"])
+                found = self._system.info(self._inside(name))
+            return int(found["size"]) if found["type"] == "file" else None
         return None
 
     def modified(self, name: str) -> float:

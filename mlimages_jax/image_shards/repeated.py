@@ -78,7 +78,7 @@ def read(folder: ObjectFolder) -> RepeatedContents:
             raise ValueError(f"{parquet.metadata.num_rows:,} rows in {len(data):,} bytes")
         if not parquet.schema_arrow.equals(_SCHEMA):  # a text could stand for more than it too
             raise ValueError("it has other columns")
-        table = parquet.read()
+        table = parquet.read(use_threads=False)  # see ManifestFile.blocks
         if table.num_rows != parquet.metadata.num_rows:
             raise ValueError("it has other rows")
     except (pa.ArrowException, OSError, ValueError) as error:

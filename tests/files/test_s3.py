@@ -43,6 +43,16 @@ def test_a_folder_of_files(storage, tmp_path):
     assert folder.sizes("x") == {}
 
 
+def test_empty_objects_that_stand_for_folders_are_no_files(storage):
+    """pyarrow leaves them, as other programs do."""
+    folder = ObjectFolder("s3://bucket/a")
+    for name in ("a/", "a/b/", "a/b/c/"):
+        storage.write(name, b"")
+    storage.write("a/b/x", b"1")
+    assert folder.sizes() == {} and folder.sizes("b") == {"x": 1}
+    assert folder.size("b") is None and folder.size("b/c") is None
+
+
 def test_lines_are_read_by_few_requests(storage):
     path = epath.Path("s3://bucket/lines")
     path.write_text("".join(f"{i}\n" for i in range(100)))
