@@ -164,24 +164,30 @@ def test_a_worker_that_is_killed_while_nobody_takes_its_batches_is_told(folder, 
 
 PROGRAM = """
 import itertools, sys
-from tests.data.test_read_ahead import training
+from tests.data.test_read_ahead import settled, training
 if __name__ == "__main__":
-    batches = training(sys.argv[1], num_workers=2, size=128)  # enough for shared memory
+    size = int(sys.argv[2])
+    batches = training(sys.argv[1], num_workers=2, size=size)
     print([batch["labels"].tolist() for batch in itertools.islice(batches, 3)], flush=True)
     sys.stdin.read()
     batches.close()
+    assert settled(6 * size * size * 3) == 0  # a thread of Grain's removes them
 """
 
 
 @contextlib.contextmanager
-def running(folder, tmp_path, text=PROGRAM):
-    """A program; `PROGRAM` prints the labels of three batches, and waits for its input's end."""
+def running(folder, tmp_path, text=PROGRAM, size=128):
+    """A program; `PROGRAM` prints the labels of three batches, and waits for its input's end.
+
+    Images of 128 pixels are large enough for shared memory; another size tells programs apart.
+    """
     program = tmp_path / "program.py"
     program.write_text(text)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
-        [sys.executable, program, folder], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, program, folder, str(size)], cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)}, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         yield process
 
@@ -190,7 +196,7 @@ def running(folder, tmp_path, text=PROGRAM):
 def test_signals_while_workers_start_do_not_end_them(folder, tmp_path):
     """A worker that was importing died of them, and the training with it."""
     ended = threading.Event()
-    with running(folder, tmp_path) as program:
+    with running(folder, tmp_path, size=127) as program:
 
         def send() -> None:
             while not ended.wait(0.02):
