@@ -44,7 +44,8 @@ from mlimages_jax.metrics.thresholds import Objective, find_thresholds
 from tfds_builders import ml_images, shapes
 
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
-PEERS = ("resnet26d@48", "resnet26d@64", "resnetv2_50@64")  # names of timm at sizes in pixels
+# Names of timm at sizes in pixels; the third part is the smallest crop of the image, else 0.25.
+PEERS = ("resnet26d@48", "resnet26d@64", "resnet26d@48@0.7", "resnet26d@64@0.7", "resnetv2_50@64")
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
 CLOSE = ("crop.area=(0.7,1.0)",)
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="train ours for these, not for minutes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has torch and timm")
-    parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS")
+    parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS[@AREA]")
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
     parser.add_argument(
@@ -202,13 +203,14 @@ class Contest:
             other.train_ours(workdir, seed, ())
             return self.ours(seed, (f"init_from={workdir}", *FINETUNING))
 
-    def peer(self, model: str, size: int, seed: int) -> Result:
+    def peer(self, model: str, size: str, area: str, seed: int) -> Result:
         """Trains a network of timm for the same time."""
         scores = self._work / "scores.npy"
         minutes = max(self.arguments.minutes, self.result("ours", seed, self.ours).took)
         command = [
             self.arguments.peer_python, str(PEER), str(self._files), str(scores),
-            f"--model={model}", f"--size={size}", f"--minutes={minutes:g}", f"--seed={seed}",
+            f"--model={model}", f"--size={size}", f"--area={area}", f"--minutes={minutes:g}",
+            f"--seed={seed}",
         ]  # fmt: skip
         took = run(command, model)
         return judge(np.load(scores), self._val, took)
@@ -225,8 +227,10 @@ def compare(contest: Contest, others: list[Contest]) -> None:
     taggers: dict[str, Callable[[int], Result]] = {"ours": contest.ours}
     if arguments.peer_python:
         for peer in arguments.peers:
-            model, _, size = peer.partition("@")
-            taggers[f"timm {model}, {size} px"] = functools.partial(contest.peer, model, int(size))
+            model, size, area = (*peer.split("@"), "0.25")[:3]
+            crops = "" if area == "0.25" else f", crops of {area} to 1"
+            name = f"timm {model}, {size} px{crops}"
+            taggers[name] = functools.partial(contest.peer, model, size, area)
     for name in ablations(arguments):
         changes = (ABLATIONS | SIZES)[name]
         taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)

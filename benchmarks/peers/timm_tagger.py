@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--area", type=float, default=0.25, help="smallest crop, of the image")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     data = np.load(arguments.data, allow_pickle=True)
@@ -150,7 +151,9 @@ def main() -> None:
     train = Images(
         data["train"],
         labels,
-        timm.data.create_transform(size, is_training=True, scale=(0.25, 1.0), color_jitter=0.4),
+        timm.data.create_transform(
+            size, is_training=True, scale=(arguments.area, 1.0), color_jitter=0.4
+        ),
     )
     batch = min(BATCH, max(8, len(train) // 8))
     # The set-up above is part of the minutes, as it is for our command.
