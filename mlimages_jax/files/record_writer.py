@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes ArrayRecord files whose records are read in any order, with errors of the system."""
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -29,27 +27,29 @@ class RecordWriter:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._path = os.fspath(path)
-        with self._errors():
+        try:
             self._writer = ArrayRecordWriter(self._path, _OPTIONS)
+        except RuntimeError as error:
+            raise self._as_os_error(error) from error
 
     def write(self, record: bytes) -> None:
         """Appends a record."""
-        with self._errors():
+        try:  # a context manager would cost as much as the call
             self._writer.write(record)
+        except RuntimeError as error:
+            raise self._as_os_error(error) from error
 
     def close(self) -> None:
         """Writes the rest and the index; fails again if it failed before."""
-        with self._errors():
-            self._writer.close()
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turns a RuntimeError of ArrayRecord, which has the system's words, into an OSError."""
         try:
-            yield
+            self._writer.close()
         except RuntimeError as error:
-            text = str(error)
-            for number in _DISK:
-                if os.strerror(number) in text:
-                    raise OSError(number, os.strerror(number), self._path) from error
-            raise OSError(errno.EIO, text, self._path) from error
+            raise self._as_os_error(error) from error
+
+    def _as_os_error(self, error: RuntimeError) -> OSError:
+        """Finds the system's error, of which ArrayRecord has only the words."""
+        text = str(error)
+        for number in _DISK:
+            if os.strerror(number) in text:
+                return OSError(number, os.strerror(number), self._path)
+        return OSError(errno.EIO, text, self._path)

@@ -79,10 +79,13 @@ class LabelList:
             raise IndexError(f"row {i} of a label list of {len(self)} rows")
         return self._row(i % len(self))
 
+    def name(self, i: int) -> str:
+        """Returns the name of row i, 0 to N - 1; faster than the whole row."""
+        return self.names[self.name_offsets[i] : self.name_offsets[i + 1]].tobytes().decode()
+
     def _row(self, i: int) -> LabelRow:
-        name = self.names[self.name_offsets[i] : self.name_offsets[i + 1]]
         labels = slice(self.offsets[i], self.offsets[i + 1])
-        return LabelRow(name.tobytes().decode(), self.classes[labels], self.confidences[labels])
+        return LabelRow(self.name(i), self.classes[labels], self.confidences[labels])
 
     def __iter__(self) -> Iterator[LabelRow]:
         return map(self._row, range(len(self)))

@@ -45,7 +45,7 @@ def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
     Args:
         hashes: int64 [n], hashes of the names of each split, all from one process.
     """
-    unique = {split: np.unique(values) for split, values in hashes.items()}
+    unique = {split: _unique(values) for split, values in hashes.items()}
     within = {
         split: len(values) - len(unique[split])
         for split, values in hashes.items()
@@ -57,6 +57,11 @@ def find_repeats(hashes: Mapping[str, np.ndarray]) -> Repeats:
         if len(shared := np.intersect1d(unique[one], unique[other], assume_unique=True))
     }
     return Repeats(within, between)
+
+
+def _unique(values: np.ndarray) -> np.ndarray:
+    ordered = np.sort(values)  # np.unique imports numpy.ma, for more time than a small build takes
+    return np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
 
 
 def first_shared(one: LabelList, other: LabelList) -> str:

@@ -129,7 +129,7 @@ def _of_files(rows: LabelList, places: Places, count: int) -> str:
     """Returns a digest of sizes and times of single files; archives have their own fingerprint."""
     digest = hashlib.sha256()
     for number in range(0, count, -(-count // _MAX_FILES)):
-        place = places.place(number, rows[number].name)
+        place = places.place(number, rows.name(number))
         if not isinstance(place, FilePlace):
             continue
         try:

@@ -65,6 +65,7 @@ JPEG_QUALITY = 90  # at full colour resolution: smaller and more accurate than 9
 _MAX_JPEG_SIDE = 65_500  # limit of libjpeg
 
 Chroma = Literal["444", "420"]
+_CHROMAS = get_args(Chroma)
 Orientation = Literal["exif", "stored"]
 
 _Arguments = ParamSpec("_Arguments")
@@ -257,8 +258,8 @@ def stored_jpeg(
         raise ValueError(
             f"short_side={short_side}, quality={quality}: give at least 1, and 1 to 100"
         )
-    if chroma not in get_args(Chroma):
-        raise ValueError(f"chroma={chroma!r} is none of {get_args(Chroma)}")
+    if chroma not in _CHROMAS:
+        raise ValueError(f"chroma={chroma!r} is none of {_CHROMAS}")
     return _stored_jpeg(
         data, short_side=short_side, quality=quality, max_pixels=max_pixels, check=check,
         chroma=chroma, sequential=sequential, restart_markers=restart_markers,
@@ -278,12 +279,11 @@ def _stored_jpeg(
     plain = header.format == "jpeg" and header.components != 4 and not shrinks
     tag = 1 if plain and orientation == "stored" else orientation_of(data, header)
     if plain and tag == 1:
-        if check:
-            data = _checked_jpeg(data, header, max_pixels=max_pixels)
+        sound = _checked_jpeg(data, header, max_pixels=max_pixels) if check else data
         if sequential or restart_markers:
-            known = None if check else header  # a checked file may be a repaired one
-            data = jpeg.sequential(data, restart_markers=restart_markers, header=known)
-        return StoredImage(data, height, width)
+            known = header if sound is data else None  # a repaired file has another one
+            sound = jpeg.sequential(sound, restart_markers=restart_markers, header=known)
+        return StoredImage(sound, height, width)
     if max(height, width) > _MAX_JPEG_SIDE:
         message = f"{width} x {height} pixels: a JPEG has at most {_MAX_JPEG_SIDE:,} a side"
         raise BadImage("too_large", message)

@@ -30,6 +30,7 @@ _APP0, _APP2, _APP14 = 0xE0, 0xE2, 0xEE
 
 # libjpeg skips everything up to 0xFF followed by a byte that is neither a stuffed zero nor a fill
 # byte. (One 0xFF suffices: `\xff+` would take quadratic time on a run of them.)
+_NO_MARKER = (0x00, 0xFF)  # behind 0xFF
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_BEHIND_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -44,13 +45,8 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
     """
     at, frame = 2, 0
     while True:
-        marker = data[at + 1]
-        # The usual case first, without a search: this walk precedes every decode.
-        if data[at] == 0xFF and marker in _WITH_LENGTH:
-            length = data[at + 2] << 8 | data[at + 3]
-            at += 2 + length if length > 2 else 4  # a length below its own size: empty, as libjpeg
-            continue
-        at = _next_marker(data, at)
+        if data[at] != 0xFF or data[at + 1] in _NO_MARKER:  # without a search in the usual case
+            at = _next_marker(data, at)
         marker = data[at + 1]
         if marker in _WITH_LENGTH:
             at = _end(data, at)
@@ -59,7 +55,7 @@ def read_jpeg_header(data: bytes) -> ImageHeader:
         elif marker in _PROCESSES:
             if frame:
                 raise BadImage("corrupt", f"byte {at}: the JPEG has a second frame header")
-            frame, at = at, at + 2 + max(2, data[at + 2] << 8 | data[at + 3])
+            frame, at = at, _end(data, at)
         elif marker == _SOS and frame:
             return _header(data, frame, scan=at)
         elif marker in _REFUSED:
@@ -111,7 +107,8 @@ def _next_marker(data: bytes, at: int) -> int:
 
 def _end(data: bytes, at: int) -> int:
     """Returns the end of a segment; a length below its own size counts as empty, as in libjpeg."""
-    return at + 2 + max(2, int(struct.unpack_from(">H", data, at + 2)[0]))
+    length = data[at + 2] << 8 | data[at + 3]
+    return at + 2 + length if length > 2 else at + 4
 
 
 def _num_scans(data: bytes, at: int) -> int:
