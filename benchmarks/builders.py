@@ -10,9 +10,10 @@ the 17,609,752 images of ML-Images.
 
     python benchmarks/builders.py                      # crops of four photographs
     python benchmarks/builders.py --images FOLDER    # any JPEG files
+    python benchmarks/builders.py --base CHECKOUT    # also the builder of another commit, in turns
 
 Without photographs it draws images, which are smaller and cheaper to process: then only the ratios
-are meaningful.
+are meaningful. The base is run in this environment, with its own C extension if that was built.
 """
 
 import argparse
@@ -47,14 +48,16 @@ from tfds_builders.images import records
 
 NUM_ML_IMAGES = 17_609_752
 SHORT_SIDE = 320
-ROW = "{:36} {:>10} {:>8} {:>8} {:>10} {:>10} {:>10} {:>6}"
+ROW = "{:40} {:>10} {:>8} {:>8} {:>10} {:>10} {:>10} {:>6}"
 TITLES = ("CPU ms", "x Pillow", "per CPU s", "images/s", "kB stored", "TB for all", "CPU h")
 OURS, VERIFIED = "ours", "ours, --verified"
 PILLOW, TFDS = "Pillow, TFRecord-like", "TFDS generator, unchecked"
+HERE = Path(__file__).resolve().parent.parent
 CONTENDERS = [
     (OURS, None), (VERIFIED, None), (PILLOW, None), (TFDS, None), (OURS, SHORT_SIDE),
     (PILLOW, SHORT_SIDE),
 ]  # fmt: skip
+AGAINST_BASE = [(OURS, None), (VERIFIED, None), (OURS, SHORT_SIDE)]
 
 
 class Measurement(NamedTuple):
@@ -75,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2000, help="images to crop or draw")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--base", type=Path, help="a checkout of another commit to compare with")
     parser.add_argument("--child", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--short_side", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -178,6 +182,7 @@ BUILDS: dict[str, Callable[[Path, Path, int | None, int], Path]] = {
 def measure_here(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
     """Measures one build in this process."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
+        os.sync()  # or what an earlier build wrote costs this one system time
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         with contextlib.redirect_stdout(sys.stderr):  # TFDS prints progress
             built = BUILDS[name](work, Path(folder) / "out", short_side, workers)
@@ -187,12 +192,21 @@ def measure_here(name: str, work: Path, short_side: int | None, workers: int) ->
     return Measurement(seconds, cpu, size)
 
 
-def measure(name: str, work: Path, short_side: int | None, workers: int) -> Measurement:
-    """Measures one build in a fresh process."""
-    command = [sys.executable, __file__, "--child", name, os.fspath(work), f"--workers={workers}"]
+def measure(
+    name: str, work: Path, short_side: int | None, workers: int, checkout: Path = HERE
+) -> Measurement:
+    """Measures one build in a fresh process, with the code of a checkout."""
+    script = checkout / "benchmarks" / "builders.py"
+    command = [
+        sys.executable, os.fspath(script), "--child", name, os.fspath(work),
+        f"--workers={workers}",
+    ]  # fmt: skip
     if short_side:
         command.append(f"--short_side={short_side}")
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.fspath(checkout)},
+    )  # fmt: skip
     return Measurement(*json.loads(done.stdout))
 
 
@@ -284,16 +298,20 @@ def main() -> None:
         count = len(sizes)
         print(f"{count} images, {kind}, {statistics.mean(sizes) / 1e3:.1f} kB each on average;")
         print(f"{arguments.workers} threads, load at the start {os.getloadavg()[0]:.1f}")
-        results: dict[tuple[str, int | None], list[Measurement]] = {c: [] for c in CONTENDERS}
+        contenders = [(HERE, *contender) for contender in CONTENDERS]
+        if arguments.base:
+            contenders += [(arguments.base.resolve(), *contender) for contender in AGAINST_BASE]
+        results: dict[tuple[Path, str, int | None], list[Measurement]]
+        results = {contender: [] for contender in contenders}
         for _ in range(arguments.rounds):
-            for name, short_side in CONTENDERS:
-                run = measure(name, work, short_side, arguments.workers)
-                results[name, short_side].append(run)
+            for checkout, name, short_side in contenders:
+                run = measure(name, work, short_side, arguments.workers, checkout)
+                results[checkout, name, short_side].append(run)
         print(f"load at the end {os.getloadavg()[0]:.1f}; medians of {arguments.rounds} rounds\n")
         print(ROW.format("", *TITLES))
-        for (name, short_side), runs in results.items():
-            title = f"{name}, {short_side or 'original'}"
-            print_row(title, count, runs, results[PILLOW, short_side])
+        for (checkout, name, short_side), runs in results.items():
+            title = f"{name}, {short_side or 'original'}{'' if checkout == HERE else ', base'}"
+            print_row(title, count, runs, results[HERE, PILLOW, short_side])
         for short_side in (None, SHORT_SIDE):
             found = stages(work, short_side, min(count, 400))
             print(f"\nours, {short_side or 'original'}: CPU ms per image on one thread")

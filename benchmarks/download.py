@@ -15,7 +15,7 @@ separate folder, and kills the downloader K times with SIGKILL. At the end the f
 manifest must agree, and no URL that had a row at the time of a kill may have been fetched again;
 `twice a kill` counts the good images without a row, which were requested once more.
 
-    python benchmarks/download.py speed --img2dataset-python VENV/bin/python
+    python benchmarks/download.py speed --img2dataset-python VENV/bin/python --base CHECKOUT
     python benchmarks/download.py faults --kills 20
 
 The exit code is 1 if an outcome was not the expected one. CPU time and memory are measured on
@@ -71,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     speed_parser.add_argument("--images", type=int, default=5_000)
     speed_parser.add_argument("--rounds", type=int, default=3)
     speed_parser.add_argument("--img2dataset-python", help="an interpreter that has img2dataset")
+    speed_parser.add_argument("--base", type=Path, help="a checkout of another commit")
     faults_parser = commands.add_parser("faults", help="a list in which a fifth of the URLs fail")
     faults_parser.set_defaults(run=faults)
     faults_parser.add_argument("--urls", type=int, default=100_000)
@@ -87,6 +88,9 @@ def speed(arguments: argparse.Namespace, work: Path) -> bool:
         urls.write_text("".join(lines), encoding="utf-8")
         output = work / "output"
         commands = speed_commands(urls, output, arguments.img2dataset_python)
+        if arguments.base:
+            base = f"PYTHONPATH={arguments.base.resolve()}"
+            commands["ours, base"] = ["env", base, *commands["ours"]]
         results: dict[str, list[Measurement]] = {name: [] for name in commands}
         for _ in range(arguments.rounds):
             for name, command in commands.items():

@@ -4,9 +4,11 @@
 Packs images of 500x375 into a tar with one inner tar per synset, as ImageNet is distributed, and
 extracts them by a list. The peer is the script that people usually write: tarfile opens every inner
 tar, Pillow decodes the wanted images as a check, and each is written to a file. Both run in fresh
-processes, start-up included, with the archive in the page cache.
+processes, start-up included, with the archive in the page cache. --base also measures `extract` of
+another commit.
 
     python benchmarks/extract.py
+    python benchmarks/extract.py --base CHECKOUT
 """
 
 import argparse
@@ -82,6 +84,7 @@ def main() -> None:
     """Measures both and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=8000, help="images in the archive")
+    parser.add_argument("--base", type=Path, help="a checkout of another commit")
     parser.add_argument("--plainly", nargs=3, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plainly:
@@ -103,6 +106,9 @@ def main() -> None:
             peer = [sys.executable, __file__, "--plainly", *map(str, (archive, wanted)),
                     str(folder / f"peer_{step}")]  # fmt: skip
             times = {"extract": seconds(ours), "tarfile, Pillow": seconds(peer)}
+            if arguments.base:
+                base = ["env", f"PYTHONPATH={arguments.base.resolve()}", *ours[:-1]]
+                times["extract, base"] = seconds([*base, str(folder / f"base_{step}")])
             count = len(names[::step])
             for title, spent in times.items():
                 print(

@@ -205,13 +205,22 @@ def read_regular(path: str) -> bytes:
     Raises:
         OSError: If it is not a regular file, or cannot be read.
     """
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+    # `open(path).read()` makes eight system calls instead of four, and threads wait for Python's
+    # lock after each.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(descriptor, status.st_size + 1)
+        if len(data) == status.st_size:
+            return data
+        with open(descriptor, "rb", buffering=0, closefd=False) as rest:
+            return data + rest.read()
+    finally:
+        os.close(descriptor)
 
 
 def _scan(

@@ -10,7 +10,6 @@ cannot use them.
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
 import json
 import os
 import shutil
@@ -22,14 +21,14 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import constants
 
+from mlimages_jax.data.images.same_software import releases
+
 from .shards import UNFINISHED, ShardPlan, ShardWriter, WrittenShard
 from .skipped import Skipped
 
 _INPUTS = "inputs.json"
 _LOCK = "lock"
 IMAGES = "image files of "  # prefix of inputs that not every shard depends on
-# Other releases of these packages may write other bytes.
-_WRITERS = ("array-record", "opencv-python-headless", "pillow", "simplejpeg")
 
 Inputs = Mapping[str, str]
 
@@ -219,7 +218,7 @@ def remove_attempts(folder: Path, *, names: Iterable[str]) -> None:
 
 def software() -> str:
     """Returns the releases of the packages that write the bytes, as a part of `Inputs`."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _WRITERS)
+    return ", ".join(f"{name} {release}" for name, release in releases().items())
 
 
 def _why_useless(folder: Path, inputs: Inputs) -> str | None:

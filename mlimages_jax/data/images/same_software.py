@@ -6,6 +6,7 @@ package was compiled there: without it there are no restart markers, for example
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import socket
 from collections.abc import Callable, Mapping
@@ -24,10 +25,15 @@ class OtherSoftwareError(RuntimeError):
     """A worker's machine would write other bytes; the message says what to install there."""
 
 
+@functools.cache  # each takes a millisecond, as long as writing ten images
+def releases() -> Mapping[str, str]:
+    """Returns the releases of the packages that write the bytes, by their names."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
 def installed() -> dict[str, str]:
     """Returns what the bytes depend on, by its name."""
-    releases = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {**releases, _DECODER: "built" if jpeg.is_compiled() else "not built"}
+    return {**releases(), _DECODER: "built" if jpeg.is_compiled() else "not built"}
 
 
 @dataclasses.dataclass(frozen=True)
