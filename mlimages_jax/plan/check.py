@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Compares a plan with the compiler: compiles the step of its largest stage without running it."""
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
 
@@ -29,8 +32,26 @@ def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
         The comparison as text.
 
     Raises:
-        PlanError: The topology is unknown, or has a different number of chips.
+        PlanError: The topology is unknown, or has a different number of chips; or its compiler
+            crashed.
     """
+    if target == "cpu":
+        return _compiled(config, plan, target, num_classes)
+    # libtpu may crash (for v6e, 0.0.42.1 does), which ends the process that it is loaded in.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_compiled, config, plan, target, num_classes).result()
+        except BrokenProcessPool as error:
+            raise PlanError(
+                f"check={target!r}: the compiler crashed, or there was not enough memory (a "
+                "program of ResNet-101 takes 3 GB). The plan above stands; libtpu crashes for some "
+                "chips: check another kind, such as v5e"
+            ) from error
+
+
+def _compiled(config: Train, plan: Plan, target: str, num_classes: int) -> str:
+    """Compiles and compares in this process."""
+    jax.config.update("jax_platforms", "cpu")  # TPUs are only described
     mesh = _mesh(target, plan.devices)
     begin = time.perf_counter()
     largest = plan.largest
