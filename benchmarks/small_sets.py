@@ -47,15 +47,14 @@ PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
 # Names of timm at sizes in pixels; the third part is the smallest crop of the image, else 0.25.
 PEERS = ("resnet26d@48", "resnet26d@64", "resnet26d@48@0.7", "resnet26d@64@0.7", "resnetv2_50@64")
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
-CLOSE = ("crop.area=(0.7,1.0)",)
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "SGD": SGD,
     "bias at 0": ("loss.prior_bias=False",),
     "without EMA": ("optimizer.ema_decay=1e-9",),
+    "crops of 0.25 to 1": ("crop.area=(0.25,1.0)",),
     "crops of 0.5 to 1": ("crop.area=(0.5,1.0)",),
-    "crops of 0.7 to 1": CLOSE,
-    "crops of 0.7 to 1, mixup": (*CLOSE, "augmentation.mixup=0.2"),
-    "crops of 0.7 to 1, RandAugment": (*CLOSE, "augmentation.rand_augment=2"),
+    "mixup": ("augmentation.mixup=0.2",),
+    "RandAugment": ("augmentation.rand_augment=2",),
     "sigmoid loss": ("loss.name=sigmoid",),
     "focal loss": ("loss.name=focal",),
     "two-way loss": ("loss.name=two_way",),

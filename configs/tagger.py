@@ -19,10 +19,8 @@ def get_config() -> ConfigDict:
         {
             "task": "tagger",
             "data": {"folder": ""},
-            "crop": {
-                "area": (0.25, 1.0),  # smaller crops often miss what the labels name
-                "interpolation": "area",  # photographs are larger than crops; linear would alias
-            },
+            # Photographs are larger than crops; linear would alias.
+            "crop": {"interpolation": "area"},
             "augmentation": {"rotation": False},  # photographs are upright
             "model": {"norm_momentum": 0.95},  # few steps: the averages must follow quickly
             "loss": {
