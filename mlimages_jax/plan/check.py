@@ -38,7 +38,9 @@ def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
     if target == "cpu":
         return _compiled(config, plan, target, num_classes)
     # libtpu may crash (for v6e, 0.0.42.1 does), which ends the process that it is loaded in.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    # One task ends that process: it would wait for another forever if this one had been killed.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:
         try:
             return pool.submit(_compiled, config, plan, target, num_classes).result()
         except BrokenProcessPool as error:

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from mlimages_jax.plan import PlanError, check
@@ -27,3 +31,34 @@ def test_what_the_compiler_says_arrives(monkeypatch):
     monkeypatch.setattr(check, "_compiled", refuse)
     with pytest.raises(PlanError, match=r"no such topology"):
         check.check(None, None, "v5e:3x3", num_classes=2)
+
+
+OUTLIVED = """
+import os, time
+from mlimages_jax.plan import check
+
+def outlive(*_):
+    parent = os.getppid()
+    print(os.getpid(), flush=True)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    check._compiled = outlive
+    check.check(None, None, "v5e:2x2", num_classes=2)
+"""
+
+
+@pytest.mark.slow
+def test_the_compiling_process_ends_after_one_that_was_killed(tmp_path):
+    script = tmp_path / "outlived.py"
+    script.write_text(OUTLIVED)
+    command = [sys.executable, script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        try:
+            child.wait(timeout=60)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
