@@ -27,7 +27,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         prefix: Beginning of its name.
 
     Raises:
-        OSError: `TMPDIR` cannot be written to, or the folder there belongs to another user.
+        OSError: `TMPDIR` cannot be written to, or what is there is no folder of this user's.
     """
 
     def __init__(self, prefix: str = ""):
@@ -46,13 +46,15 @@ def shared_folder(name: str) -> Path:
     """Returns a folder in `TMPDIR` that all processes of this user share; creates it.
 
     Raises:
-        OSError: `TMPDIR` cannot be written to, or the folder there belongs to another user.
+        OSError: `TMPDIR` cannot be written to, or what is there is no folder of this user's.
     """
     folder = Path(tempfile.gettempdir(), f"mlimages_{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        reason = f"{folder.name} in it belongs to another user: set TMPDIR to another folder"
+        what = "belongs to another user, or is a link or a file"
+        reason = f"{folder.name} in it {what}: set TMPDIR to another folder"
         raise OSError(errno.EACCES, reason, os.fspath(folder.parent))
     path = folder / name
     path.mkdir(exist_ok=True)
@@ -81,5 +83,7 @@ def _remove_dead(parent: Path) -> None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
+                # Closing is not enough if another thread has forked: its child has the lock too.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(descriptor)

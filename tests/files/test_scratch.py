@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Temporary folders: those of living processes stay, those of dead ones go."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -88,8 +89,33 @@ def test_a_folder_of_another_user_is_refused(temporary, monkeypatch):
     shared_folder("kept")
     monkeypatch.setattr(scratch.os, "getuid", lambda: 12345)
     (temporary / "mlimages_12345").mkdir()
-    message = "mlimages_12345 in it belongs to another user: set TMPDIR"
+    message = "mlimages_12345 in it belongs to another user, .*: set TMPDIR"
     with pytest.raises(OSError, match=message):
         TemporaryFolder()
     with pytest.raises(PrepareError, match=message):
         shard_scratch.kept_between_parts(ObjectFolder("memory://scratch"))
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_folder_is_refused_with_what_to_do(temporary, make):
+    make(temporary / f"mlimages_{os.getuid()}")
+    with pytest.raises(OSError, match="is a link or a file: set TMPDIR"):
+        TemporaryFolder()
+
+
+def test_a_process_forked_while_one_is_removed_does_not_keep_its_lock(monkeypatch):
+    def forked_meanwhile(path, ignore_errors):
+        copies.append(os.dup(locked[-1]))  # shares the lock, like that of a forked process
+
+    copies, locked, flock = [], [], fcntl.flock
+    new = shared_folder("unfinished") / "of-another-process"
+    new.mkdir()
+    monkeypatch.setattr(scratch.shutil, "rmtree", forked_meanwhile)
+    monkeypatch.setattr(
+        scratch.fcntl, "flock", lambda file, how: (locked.append(file), flock(file, how))
+    )
+    scratch._remove_dead(new.parent)
+    descriptor = os.open(new, os.O_RDONLY)
+    flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for each in (descriptor, *copies):
+        os.close(each)
