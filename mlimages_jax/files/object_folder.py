@@ -47,7 +47,8 @@ class ObjectFolder:
     """
 
     def __init__(self, place: str | os.PathLike[str]):
-        self.place = os.fspath(place).rstrip("/") or "/"
+        text = os.fspath(place) or "."
+        self.place = text.rstrip("/") or "/"
         self._system: fsspec.AbstractFileSystem | None = None
         self._root = self.place
         if remote.is_remote(self.place):

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from fsspec.implementations import memory
 
-from mlimages_jax.files.object_folder import ObjectFolder
+from mlimages_jax.files.object_folder import ObjectFolder, local_copy
 
 
 def test_what_vanishes_meanwhile_hides_nothing_else(tmp_path, monkeypatch):
@@ -87,3 +87,12 @@ def test_a_small_file_is_read_in_one_request(bucket, monkeypatch):
     assert bucket.read("a") == b"1"
     with pytest.raises(FileNotFoundError):
         bucket.read("b")
+
+
+def test_a_name_without_a_folder_is_in_the_current_one(tmp_path, monkeypatch):
+    (tmp_path / "data").write_bytes(b"here")
+    monkeypatch.chdir(tmp_path)
+    with local_copy("data") as path:
+        assert path.read_bytes() == b"here"
+    assert ObjectFolder("").read("data") == b"here"
+    assert ObjectFolder("/").place == "/"
