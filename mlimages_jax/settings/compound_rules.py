@@ -120,13 +120,14 @@ class Open(Rule):
 
     rule: Rule
     chosen: str
-    value: int | str = 0
+    value: int | str | tuple[()] = 0
 
     def is_open(self, value: Any) -> bool:
         """Returns whether a value leaves the setting open."""
-        # False equals 0, but is a mistake where a number is expected.
-        same_type = is_number(value) if self.value == 0 else isinstance(value, str)
-        return same_type and value == self.value
+        if self.value == 0:
+            return is_number(value) and value == 0  # False equals 0, but is a mistake
+        same_type = str if isinstance(self.value, str) else tuple | list  # a list from JSON
+        return isinstance(value, same_type) and not value
 
     def problem(self, value: Any) -> str | None:
         return None if self.is_open(value) else self.rule.problem(value)

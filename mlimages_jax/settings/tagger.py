@@ -10,10 +10,21 @@ from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import LOSSES, Loss
 from mlimages_jax.settings.rules import Choice, Number, Whole
-from mlimages_jax.settings.training import BATCH, DTYPES, PIXELS, Model, Train
+from mlimages_jax.settings.training import AREA, BATCH, DTYPES, PIXELS, Crop, Model, Train
 
 _BY_SET = "by the number of images and the device"
 _BY_LABELS = "by the data set: softmax for one class per image, else asymmetric"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerCrop(Crop):
+    """Random crops of training images."""
+
+    area: tuple[float, float] = setting(
+        Open(AREA, "by the number of epochs", ()),
+        "Minimum and maximum fraction of the image.",
+        default=(),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +80,7 @@ class Tagger(Train):
     total_steps: int = setting(
         Open(Whole(), "by the epochs"), "Total number of updates.", default=0
     )
+    crop: TaggerCrop = TaggerCrop()
     model: TaggerModel = TaggerModel()
     loss: TaggerLoss
 

@@ -41,6 +41,7 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 # limits the largest array of a network has 2**62 bytes, which only raises an error.
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
+AREA = Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'")
 THREADS = Whole(1, 1_024)
 WORKERS = Whole(0, 256, zero="none")
 WORKERS_MEAN = (
@@ -89,7 +90,7 @@ class Crop:
     """Random crops of training images."""
 
     area: tuple[float, float] = setting(
-        Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'"),
+        AREA,
         "Minimum and maximum fraction of the image (train.py: area_cover).",
         default=(0.7, 1.0),
     )

@@ -12,6 +12,9 @@ CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a 
 
 Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 / images), so that
 the number of images seen grows with the square root of their number.
+
+Crops: 0.7 to 1 of the area up to 200 epochs, as what is tagged are whole images; 0.25 to 1 in
+longer runs, which would learn the images by heart (docs/benchmarks/learning.md).
 """
 
 import math
@@ -33,6 +36,8 @@ _GROUP = 64  # fewer images give noisy BatchNorm statistics
 _FEWEST_STEPS_AN_EPOCH = 8  # with few images, smaller batches give more updates
 _AVERAGED = 0.05  # part of the run that the EMA weights average over
 _MOST_DECAY = 0.9999
+_EPOCHS_OF_LARGE_CROPS = 200
+LARGE_CROPS, SMALL_CROPS = (0.7, 1.0), (0.25, 1.0)
 
 
 class Setting(NamedTuple):
@@ -110,6 +115,11 @@ def length(config: Tagger, *, images: int, batch_size: int, steps_in_time: int |
 def ema_decay(total_steps: int) -> float:
     """Returns the decay whose average reaches over the last twentieth of a run."""
     return min(_MOST_DECAY, max(0.0, 1 - 1 / max(_AVERAGED * total_steps, 1)))
+
+
+def crop_area(epochs: float) -> tuple[float, float]:
+    """Returns the range of the crops' areas for a length, see the module."""
+    return LARGE_CROPS if epochs <= _EPOCHS_OF_LARGE_CROPS else SMALL_CROPS
 
 
 def best_metric(config: Train) -> str:

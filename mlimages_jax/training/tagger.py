@@ -97,6 +97,8 @@ def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
     """Returns the settings of the training, chosen now or by an earlier start of this workdir."""
     file = workdir / CHOSEN
     chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
+    if chosen is not None:
+        chosen = {"crop.area": recipe.SMALL_CROPS} | chosen  # that of 0.1.0, which chose none
     if chosen is None:
         data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
         chosen = _choices(config, data, workdir, begin=begin)
@@ -130,7 +132,9 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     )
     chosen = recipe.choose(config, setting)
     # Memory and speed are measured before the length is known, on which they do not depend.
-    any_length = chosen | {"total_steps": 1_000, "accumulate": 1}
+    any_length = chosen | {
+        "total_steps": 1_000, "accumulate": 1, "crop.area": recipe.LARGE_CROPS,
+    }  # fmt: skip
     trial = open_network.filled(_with(config, any_length), workdir)
     chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
     in_time = None
@@ -138,13 +142,18 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         trial = replaced(trial, {"accumulate": chosen["accumulate"]})
         in_time = _steps_in_time(config.minutes, trial, data, workdir, begin=begin)
     steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
-    chosen |= {"total_steps": steps, "optimizer.ema_decay": recipe.ema_decay(steps)}
+    epochs = steps * trial.batch_size / images
+    chosen |= {
+        "total_steps": steps,
+        "optimizer.ema_decay": recipe.ema_decay(steps),
+        "crop.area": recipe.crop_area(epochs),
+    }
     chosen["checkpoint.best"] = recipe.best_metric(_with(config, chosen))
     logging.info(
         "%d images, %d classes, %s: %s; %d steps are %.1f epochs (recipe.json)",
         images, data.num_classes, "one class per image" if setting.single_label else "tags",
         ", ".join(f"{name}={value}" for name, value in chosen.items()),
-        steps, steps * trial.batch_size / images,
+        steps, epochs,
     )  # fmt: skip
     # Measured times differ between processes, and with them the number of steps.
     return collectives.of_process_0(chosen)

@@ -96,7 +96,9 @@ def test_a_training_without_a_fold_sees_none_of_it(drawn, tmp_path):
 def _trained(config, fold):
     from mlimages_jax.training.tagger import _with
 
-    chosen = {"loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1}
+    chosen = {
+        "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1, "crop.area": (0.7, 1.0),
+    }  # fmt: skip
     return _with(dataclasses.replace(config, data=dataclasses.replace(config.data, fold=fold)),
                  chosen)  # fmt: skip
 

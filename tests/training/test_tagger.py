@@ -28,6 +28,11 @@ SMALL = {
     "input.num_threads": 2,
 }
 
+CHOSEN = {
+    "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
+    "crop.area": [0.7, 1.0],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
@@ -50,6 +55,7 @@ def test_what_was_chosen_is_trained_and_written_down(trained):
     chosen = json.loads((trained / "recipe.json").read_text())
     assert chosen["total_steps"] == 4 and chosen["accumulate"] == 1
     assert chosen["loss.name"] == "asymmetric" and chosen["model.dtype"] == "float32"
+    assert chosen["crop.area"] == [0.7, 1.0]
     config = manager.config_of(trained)
     assert config["task"] == "train" and config["total_steps"] == 4
     assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
@@ -63,6 +69,12 @@ def test_a_restart_trains_what_the_first_start_chose(trained, drawn, capsys):
     assert (trained / "recipe.json").read_bytes() == before
     assert manager.latest_step(trained / "checkpoints") == 4
     assert f"mlimages tag FOLDER --checkpoint={trained}" in capsys.readouterr().out
+
+
+def test_a_run_of_before_crops_were_chosen_keeps_its_crops(tmp_path):
+    chosen = {name: value for name, value in CHOSEN.items() if name != "crop.area"}
+    (tmp_path / "recipe.json").write_text(json.dumps(chosen))
+    assert tagger.as_training(_config("x"), tmp_path, begin=0).crop.area == (0.25, 1.0)
 
 
 def test_the_curves_are_drawn(trained):
@@ -84,15 +96,7 @@ def test_a_training_without_labels_in_val_ends_without_thresholds(trained, monke
 
     monkeypatch.setattr(tagger.thresholds_task, "find", find)
     tagger._find_thresholds(
-        tagger._with(
-            _config("x"),
-            {
-                "total_steps": 4,
-                "loss.name": "sigmoid",
-                "model.dtype": "float32",
-                "accumulate": 1,
-            },
-        ),
+        tagger._with(_config("x"), CHOSEN),
         trained,
     )
     assert lines == [
@@ -118,17 +122,13 @@ def test_minutes_set_the_steps_by_the_measured_speed(drawn, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_the_speed_is_measured_on_real_steps(drawn, tmp_path):
-    config = tagger._with(_config(drawn), {
-        "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
-    })  # fmt: skip
+    config = tagger._with(_config(drawn), CHOSEN)
     assert 0 < tagger.measure_speed(config, DataSet.open(drawn), tmp_path).step < 10
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_memory_of_a_device_decides_the_parts(drawn):
-    config = tagger._with(_config(drawn, batch_size=64), {
-        "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
-    })  # fmt: skip
+    config = tagger._with(_config(drawn, batch_size=64), CHOSEN)
     data = DataSet.open(drawn)
 
     class Device:
