@@ -53,6 +53,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "without EMA": ("optimizer.ema_decay=1e-9",),
     "crops of 0.25 to 1": ("crop.area=(0.25,1.0)",),
     "crops of 0.5 to 1": ("crop.area=(0.5,1.0)",),
+    "crops of 0.7 to 1": ("crop.area=(0.7,1.0)",),
     "mixup": ("augmentation.mixup=0.2",),
     "RandAugment": ("augmentation.rand_augment=2",),
     "sigmoid loss": ("loss.name=sigmoid",),
