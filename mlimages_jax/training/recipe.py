@@ -14,7 +14,7 @@ Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 
 the number of images seen grows with the square root of their number.
 
 Crops: 0.7 to 1 of the area up to 200 epochs, as what is tagged are whole images; 0.25 to 1 in
-longer runs, which would learn the images by heart (docs/benchmarks/learning.md).
+longer runs, which overfit with large ones (docs/benchmarks/learning.md).
 """
 
 import math
