@@ -239,3 +239,15 @@ def test_ten_thousand_random_trees(tmp_path, part):
     for seed in range(1000 * part, 1000 * part + 1000):
         (folder := tmp_path / str(seed)).mkdir()
         _check_random_tree(folder, random.Random(seed))
+
+
+@pytest.mark.parametrize("then", [b"", b"before", b"before and more"])
+def test_a_file_is_read_to_its_end_however_long_it_was(tmp_path, monkeypatch, then):
+    path = tmp_path / "file"
+    path.write_bytes(b"before!")
+    status = path.stat()
+    path.write_bytes(then)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folders.os, "stat", lambda path: status)
+        read = image_folders.read_regular(str(path))
+    assert read == then
