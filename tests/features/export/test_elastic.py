@@ -140,7 +140,7 @@ needs_gcsfs = pytest.mark.skipif(
 def test_one_is_killed_and_one_joins_late(folder, checkpoint, tmp_path, place):
     """Three processes; of the parts of the killed one none is lost, and none is torn."""
     path = tmp_path / "list.txt"
-    path.write_text("".join(f"{name}\n" for name in sorted(folder.glob("noise/*.jpg")) * 40))
+    path.write_text("".join(f"{name}\n" for name in sorted(folder.glob("noise/*.jpg")) * 160))
     values = ELASTIC | {"rows_per_part": 16, "components": 4}
     export(config_of(checkpoint, path, **values | {"elastic": False}), tmp_path / "one")
     values = settings_of(checkpoint, path, **values)
@@ -158,17 +158,21 @@ def test_one_is_killed_and_one_joins_late(folder, checkpoint, tmp_path, place):
             )
             return process
 
-        unfinished = tmp_path / "bucket" / "w" / "unfinished"
+        def written():
+            with contextlib.suppress(FileNotFoundError):  # the folder vanishes at the end
+                return len(list((tmp_path / "bucket" / "w" / "unfinished").glob("*.jsonl")))
+            return 0
+
         first, second = start(), start()
-        while len(list(unfinished.glob("*.jsonl"))) < 4:
+        while written() < 4:
             assert first.poll() is second.poll() is None, first.communicate()
             time.sleep(0.001)
         first.send_signal(signal.SIGKILL)
         first.wait()
-        assert len(list(unfinished.glob("*.jsonl"))) < 75, "it was over before the kill"
+        assert 0 < written() < 300, "it was over before the kill"
         late = start()
         for process in (second, late):
             errors = process.communicate(timeout=600)[1]
             assert process.returncode == 0, errors
     assert files_of(tmp_path / "bucket" / "w") == files_of(tmp_path / "one")
-    assert Components.load(tmp_path / "one").images == 1_200
+    assert Components.load(tmp_path / "one").images == 4_800
