@@ -53,6 +53,24 @@ def _folder(name: str) -> Path:
     return folder
 
 
+class _FailuresAtOnce:
+    """Names a test when it fails: a run that is ended from outside prints no summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter):
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            reason = report.longreprtext.rstrip().rpartition("\n")[2]
+            self._terminal.write_line(f"\n{report.nodeid} failed: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(_FailuresAtOnce(terminal))
+
+
 @pytest.fixture(scope="module")
 def children_compile_quickly() -> Iterator[None]:
     """In tests whose subject is processes, not what a compiler makes of a network."""
