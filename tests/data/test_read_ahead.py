@@ -14,13 +14,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from mlimages_jax.data import pipeline, read_ahead
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.images.views import EvaluationView, TrainingView
-from tests.support import record_files
+from tests.support import record_files, worker_processes
 
 LENGTHS = (6, 5, 7)
 DAMAGED = 8
@@ -58,15 +57,6 @@ def check_equal(ours, theirs):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def workers(pid=None):
-    found = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for one in psutil.Process(pid).children():
-            if "spawn_main" in " ".join(one.cmdline()):
-                found.append(one)
-    return found
-
-
 def settled(size):
     """Waits until workers make no more arrays of this many bytes; returns how many there are."""
     counts = [-1]
@@ -97,9 +87,9 @@ def test_workers_make_the_batches_of_threads(folder, tmp_path, batches, num_work
 def test_workers_go_on_at_any_step_and_end_with_their_batches(folder):
     batches = training(folder, num_workers=2, start_step=50)
     check_equal(itertools.islice(batches, 3), itertools.islice(training(folder, start_step=50), 3))
-    assert len(workers()) == 2
+    assert len(worker_processes.started_by()) == 2
     batches.close()
-    assert not workers()
+    assert not worker_processes.started_by()
 
 
 @pytest.mark.slow
@@ -107,21 +97,21 @@ def test_the_limit_of_bad_images_holds_over_workers(folder):
     batches = training(folder, pipeline.BadImages(limit=0), num_workers=2)
     with pytest.raises(pipeline.TooManyBadImagesError, match="limit 0"):
         collections.deque(batches, maxlen=0)
-    assert not workers()
+    assert not worker_processes.started_by()
 
 
 @pytest.mark.slow
 def test_signals_to_the_whole_job_leave_workers_at_work_and_a_killed_one_is_told(folder):
     batches, expected = training(folder, num_workers=2), training(folder)
     check_equal(itertools.islice(batches, 2), itertools.islice(expected, 2))
-    for one in workers():
+    for one in worker_processes.started_by():
         one.send_signal(signal.SIGTERM)
         one.send_signal(signal.SIGINT)
     check_equal(itertools.islice(batches, 20), itertools.islice(expected, 20))
-    workers()[0].kill()
+    worker_processes.started_by()[0].kill()
     with pytest.raises(RuntimeError, match="exit code -9"):
         collections.deque(batches, maxlen=0)
-    assert not workers()
+    assert not worker_processes.started_by()
 
 
 @pytest.mark.slow
@@ -138,11 +128,12 @@ def test_the_shared_memory_that_is_looked_for_suffices(folder, monkeypatch):
 
 KILLING = """
 import sys
-from tests.data.test_read_ahead import settled, training, workers
+from tests.data.test_read_ahead import settled, training
+from tests.support import worker_processes
 if __name__ == "__main__":
     batches = training(sys.argv[1], num_workers=2, size=38, max_labels=2500)
     settled(next(batches)["image"].nbytes)
-    workers()[0].kill()
+    worker_processes.started_by()[0].kill()
     try:
         for _ in batches:
             pass
@@ -200,7 +191,7 @@ def test_signals_while_workers_start_do_not_end_them(folder, tmp_path):
 
         def send() -> None:
             while not ended.wait(0.02):
-                for one in workers(program.pid):
+                for one in worker_processes.started_by(program.pid):
                     one.send_signal(signal.SIGINT)
                     one.send_signal(signal.SIGTERM)
 
@@ -219,7 +210,7 @@ def test_signals_while_workers_start_do_not_end_them(folder, tmp_path):
 def test_workers_end_with_a_killed_parent(folder, tmp_path):
     with running(folder, tmp_path) as program:
         program.stdout.readline()
-        started = workers(program.pid)
+        started = worker_processes.started_by(program.pid)
         assert len(started) == 2
         program.kill()
         end = time.monotonic() + 60
@@ -238,4 +229,4 @@ def test_too_little_shared_memory_is_told_before_workers_start(folder, tmp_path,
     monkeypatch.setattr(read_ahead, "SHARED_MEMORY", tmp_path / "absent")
     monkeypatch.undo()
     training(folder, num_workers=3, prefetch=0)  # at least one each
-    assert not workers()
+    assert not worker_processes.started_by()

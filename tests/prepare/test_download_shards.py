@@ -5,9 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +35,7 @@ from mlimages_jax.prepare.sink import Kept
 from mlimages_jax.prepare.storing import StorageError
 from tests.prepare.test_download import OUTCOMES, QUICK, ROOT, fails, run
 from tests.prepare.test_open_images_table import HEADER
-from tests.support import emulated_bucket
+from tests.support import emulated_bucket, worker_processes
 from tests.support.five_classes import CLASS_LIST
 from tests.tfds_builders.built_set import records
 
@@ -381,12 +379,7 @@ def test_into_a_bucket_and_out_of_it(image_server, tmp_path, monkeypatch, store)
 
 
 def kill_a_worker(driver, generator):
-    workers = [
-        child
-        for child in psutil.Process(driver).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
-    with contextlib.suppress(IndexError, ProcessLookupError):
-        os.kill(generator.choice(workers).pid, signal.SIGKILL)
+    with contextlib.suppress(IndexError, psutil.NoSuchProcess):
+        generator.choice(worker_processes.started_by(driver)).kill()
         return True
     return False
