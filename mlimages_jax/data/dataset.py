@@ -82,11 +82,17 @@ class DataSet:
         Raises:
             FileNotFoundError: If the folder is not a built data set; explains how to build one.
             DataSetError: If the metadata have an invalid value for missing labels (neither 0 nor
-                -1) or orientation (neither exif nor stored), or if the library that reads such a
-                folder is not installed.
+                -1) or orientation (neither exif nor stored), if the library that reads such a
+                folder is not installed, or if its path is not UTF-8.
         """
         folder = epath.Path(folder)
         folder = folder if is_remote(folder) else folder.expanduser()
+        try:
+            os.fspath(folder).encode()
+        except UnicodeEncodeError:
+            raise DataSetError(
+                f"{os.fspath(folder)!r}: ArrayRecord files need a path in UTF-8: rename the folder"
+            ) from None
         for name in ("dataset_info.json", "metadata.json", "dictionary.txt"):
             try:
                 there = (folder / name).exists()

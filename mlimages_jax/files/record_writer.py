@@ -29,6 +29,9 @@ class RecordWriter:
         self._path = os.fspath(path)
         try:
             self._writer = ArrayRecordWriter(self._path, _OPTIONS)
+        except TypeError as error:  # its strings are UTF-8, those of Linux any bytes
+            reason = "ArrayRecord files need a path in UTF-8: choose another folder"
+            raise OSError(errno.EILSEQ, reason, self._path) from error
         except RuntimeError as error:
             raise self._as_os_error(error) from error
 

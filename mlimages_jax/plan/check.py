@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 import jax
 
 from mlimages_jax.distributed import sharding
+from mlimages_jax.distributed.exit_codes import is_out_of_memory
 from mlimages_jax.plan import PlanError, compiled
 from mlimages_jax.plan.estimate import Plan
 from mlimages_jax.settings import Train
@@ -32,8 +33,8 @@ def check(config: Train, plan: Plan, target: str, *, num_classes: int) -> str:
         The comparison as text.
 
     Raises:
-        PlanError: The topology is unknown, or has a different number of chips; or its compiler
-            crashed.
+        PlanError: The topology is unknown, or has a different number of chips; the step does not
+            fit; or the compiler failed.
     """
     if target == "cpu":
         return _compiled(config, plan, target, num_classes)
@@ -58,7 +59,16 @@ def _compiled(config: Train, plan: Plan, target: str, num_classes: int) -> str:
     begin = time.perf_counter()
     largest = plan.largest
     training = training_step(config, mesh, num_classes=num_classes)
-    program = training.compile(largest.stage, max_labels=compiled.MAX_LABELS)
+    try:
+        program = training.compile(largest.stage, max_labels=compiled.MAX_LABELS)
+    except jax.errors.JaxRuntimeError as error:
+        message = str(error).splitlines()[0]
+        if not is_out_of_memory(error):
+            raise PlanError(f"check={target!r}: {message}") from error
+        raise PlanError(
+            f"check={target!r}: the step does not fit into the memory of a chip: {message}. Give a "
+            "larger --config.accumulate, a smaller --config.batch_size or more chips"
+        ) from error
     found = compiled.collectives(program.as_text(), devices=plan.devices)
     images = largest.stage.batch_size / plan.devices
     ours, theirs = sum(largest.memory.values()), compiled.program_bytes(program)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Records that a disk has damaged: named, counted, without effect on the order of the others."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,9 @@ def test_few_or_large_records_are_read_in_smaller_blocks(numbered, monkeypatch):
     assert {len(block) for block in records.blocks(range(100))} <= {9, 10, 1}
     monkeypatch.setattr(records_module, "_BYTES_AT_ONCE", 1)
     assert [len(block) for block in records.blocks(range(5))] == [1] * 5
+
+
+def test_a_path_that_is_not_utf_8_is_told(whole):
+    moved = whole.rename(whole.with_name(os.fsdecode(b"\xff")))
+    with pytest.raises(DataSetError, match=r"udcff': .* need a path in UTF-8: rename the folder"):
+        DataSet.open(moved)

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import os
 import resource
 
 import pytest
@@ -40,3 +41,10 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path):
             assert (failed.value.errno, failed.value.filename) == (errno.EFBIG, str(path))
     with pytest.raises(FileNotFoundError):
         RecordWriter(tmp_path / "missing" / "file").close()
+
+
+def test_a_path_that_is_not_utf_8_is_told(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    with pytest.raises(OSError, match="need a path in UTF-8: choose another folder"):
+        RecordWriter(folder / "file")

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import psutil
 import pytest
 
-from mlimages_jax.plan import PlanError, check
+from mlimages_jax.plan import PlanError, check, chips, estimate
+from tests.support.small_run import load_config
 
 
 def crash(*_):
@@ -62,3 +65,24 @@ def test_the_compiling_process_ends_after_one_that_was_killed(tmp_path):
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: 40G of 15.75G hbm\nmore",
+            "memory of a chip: .* 15.75G hbm. G",
+        ),
+        ("INTERNAL: cannot be lowered\nmore", "check='cpu': INTERNAL: cannot be lowered$"),
+    ],
+)
+def test_what_cannot_be_compiled_is_told_in_a_line(monkeypatch, message, told):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError(message)
+
+    config = load_config("pretrain")
+    plan = estimate.make_plan(config, chip=chips.find("v5e"), devices=1, num_classes=9)
+    monkeypatch.setattr(check, "training_step", lambda *_, **__: SimpleNamespace(compile=fail))
+    with pytest.raises(PlanError, match=told):
+        check.check(config, plan, "cpu", num_classes=9)
