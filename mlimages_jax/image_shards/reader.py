@@ -3,9 +3,11 @@
 
 import collections
 import contextlib
+import errno
 import hashlib
 import os
 import resource
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +34,12 @@ from mlimages_jax.image_shards.record import parse
 # Files of records open at a time. To open one takes 0.9 ms, to read from an open one 0.04, and each
 # file of a set has rows of all image shards, 4,300 for ML-Images (docs/benchmarks/rehearsal.md).
 _MOST_OPEN = 6_144
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_DIRECTLY = ("gs://",)  # what ArrayRecord reads by itself, beside disks
+
+
+class NoRoomError(ImageShardError):
+    """A copy of a shard cannot be kept on this machine: no fault of its images."""
 
 
 class ShardFolder:
@@ -98,9 +105,12 @@ class RecordPlace(NamedTuple):
 
         Raises:
             OSError: The record cannot be read, or is damaged.
+            NoRoomError: The file of records has to be copied to `TMPDIR`, which is full.
         """
         try:
             return parse(_readers.get(self.path).read([self.record])[0])
+        except NoRoomError:
+            raise
         except (IndexError, RuntimeError, ValueError) as error:
             line = (str(error).strip().splitlines() or [""])[0][:200]
             raise OSError(
@@ -157,11 +167,20 @@ def _readable(path: str) -> str:
     """Returns a path that ArrayRecord can read: that of a local copy for s3:// and others."""
     if "://" not in path or path.startswith(_READ_DIRECTLY):
         return path
-    if not _copies:
-        _copies.append(TemporaryFolder(prefix="image_shards_"))
-    copy = Path(_copies[0].name, hashlib.sha256(path.encode()).hexdigest())
-    if not copy.exists():
-        _copy(path, copy)
+    try:
+        if not _copies:
+            _copies.append(TemporaryFolder(prefix="image_shards_"))
+        copy = Path(_copies[0].name, hashlib.sha256(path.encode()).hexdigest())
+        if not copy.exists():
+            _copy(path, copy)
+    except OSError as error:
+        if _copies and error.errno not in _FULL:
+            raise
+        raise NoRoomError(
+            f"{path} has to be copied to {tempfile.gettempdir()} to be read: "
+            f"{error.strerror or error}. Set TMPDIR to a folder with room for all image shards, "
+            "then run the same command to resume"
+        ) from error
     return os.fspath(copy)
 
 

@@ -2,10 +2,13 @@
 """Shards on a disk and in a bucket: what is committed, what counts, and what is damaged."""
 
 import contextlib
+import errno
 import os
 import resource
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import fsspec
 import pyarrow as pa
@@ -17,7 +20,7 @@ from mlimages_jax.image_shards import layout, manifest_file, reader, repeated
 from mlimages_jax.image_shards.index import Index
 from mlimages_jax.image_shards.layout import ImageShardError, Layout
 from mlimages_jax.image_shards.outcome import FAILED, OK
-from mlimages_jax.image_shards.reader import RecordPlace, ShardFolder
+from mlimages_jax.image_shards.reader import NoRoomError, RecordPlace, ShardFolder
 from mlimages_jax.image_shards.writer import Full, OpenShard, new_attempt
 from tests.support import reading_threads
 from tests.support.image_shards import content_of, failed, ok, write
@@ -196,6 +199,22 @@ def test_another_number_of_parts_is_refused(place):
     folder.write("layout.json", b"[]")
     with pytest.raises(ImageShardError, match=r"layout.json: damaged"):
         layout.settle_layout(folder, Layout(4, "host"))
+
+
+@pytest.mark.parametrize("missing", ["room", "folder"])
+def test_no_room_for_a_copy_is_no_fault_of_an_image(tmp_path, monkeypatch, missing):
+    """A build would count every image of the shard as unreadable, and go on without them."""
+    place = f"memory://{tmp_path.name}/set"
+    write(place, tmp_path, [ok("a", b"image")], contents={"a": b"image"})
+    monkeypatch.setattr(reader, "_copies", [])
+    if missing == "folder":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    else:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "copy")
+        monkeypatch.setattr(ObjectFolder, "copy_to", mock.Mock(side_effect=full))
+    with pytest.raises(NoRoomError, match=r"to be read: No s.* Set TMPDIR to a folder with room"):
+        RecordPlace(f"{place}/shards/a-0.array_record", 0).read()
+    assert not issubclass(NoRoomError, OSError)  # which is recorded as a fault of the image
 
 
 def test_damage_is_named(tmp_path):
