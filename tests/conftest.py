@@ -2,6 +2,7 @@
 """Eight virtual CPU devices, and the folders of real data and golden numbers where they exist."""
 
 import atexit
+import faulthandler
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 # The same examples in every run, however long they take on a busy machine: a change fails by what
 # it does, not by chance.
@@ -78,6 +80,13 @@ def children_compile_quickly() -> Iterator[None]:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("XLA_FLAGS", QUICK_FLAGS)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crashes_are_told(pytestconfig: pytest.Config) -> None:
+    """Sets Python's signal handlers again: Ray replaces them by its own and then by none."""
+    if (stderr := pytestconfig.stash.get(fault_handler_stderr_fd_key, None)) is not None:
+        faulthandler.enable(stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)

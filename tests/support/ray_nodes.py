@@ -28,6 +28,16 @@ def cluster(*, nodes, cores=2):
             cluster.shutdown()
 
 
+def one_of_its_own(monkeypatch):
+    """Lets a command of this process start a cluster for itself, whatever other tests have started.
+
+    It would join the one that `cluster` started last in any process; and when that one ends, Ray
+    ends this process a minute later, without a word.
+    """
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
 def busy_workers():
     """The processes of this machine's cluster that are doing a part."""
     found = []

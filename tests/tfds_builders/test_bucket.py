@@ -17,7 +17,7 @@ import pytest
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.engines.options import EngineOptions
 from mlimages_jax.files.object_folder import ObjectFolder
-from tests.support import emulated_bucket, image_files
+from tests.support import emulated_bucket, image_files, ray_nodes
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, write_manual_dir
 from tests.tfds_builders.test_unfinished import build, content, failing_after
 from tfds_builders.images.bucket import BucketSet, OtherBuildError
@@ -142,7 +142,7 @@ def test_a_shard_that_cannot_be_uploaded(manual_dir, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_ray_cluster_builds_into_a_bucket(manual_dir, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes into the home folder
+    ray_nodes.one_of_its_own(monkeypatch)
     with emulated_bucket.serve("s3", tmp_path / "bucket", monkeypatch):
         build(manual_dir, "s3://bucket/sets", engine=EngineOptions("ray", workers=2))
     assert built_content(tmp_path) == content(build(manual_dir, tmp_path / "disk"))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from mlimages_jax.engines.options import EngineOptions
-from tests.support import image_files
+from tests.support import image_files, ray_nodes
 from tests.tfds_builders.built_set import REPOSITORY, TRAIN, records, write_manual_dir
 from tfds_builders import ml_images
 from tfds_builders.images import unfinished
@@ -315,7 +315,7 @@ ENGINES = {
 def test_engines_write_the_same_bytes(manual_dir, tmp_path, monkeypatch, engine):
     if engine == "ray":
         pytest.importorskip("ray", reason="the extra `ray` is not installed")
-        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes into the home folder
+        ray_nodes.one_of_its_own(monkeypatch)
     (manual_dir / "images/grey.jpg").write_bytes(image_files.HTML)
     options = {"num_shards": 3, "max_skipped": 0.3, "labels": "closed"}
     here = build(manual_dir, tmp_path / "here", **options)
