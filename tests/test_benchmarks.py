@@ -4,8 +4,11 @@
 import argparse
 import functools
 import importlib.util
+import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -223,3 +226,18 @@ def test_a_script_runs_in_its_short_form(tmp_path, monkeypatch, capfd):
     assert told == capfd.readouterr().out
     assert re.search(r"^\| 20,000 \| [\d,]+ \|", told, re.MULTILINE)  # the manifest's last row
     assert "100,000 rows" in told and "| | all went well |" in told
+
+
+@pytest.mark.slow
+def test_a_step_with_ideas_that_replace_layers_is_timed():
+    options = {
+        "group_size": 2, "variants": ["full"], "ideas": ["stem by blocks", "convolutions kept"],
+        "depth": 50, "size": 32, "batch": 2, "classes": 9, "dtype": "float32", "steps": 1,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "peers.ours_step", json.dumps(options)], cwd=ROOT / "benchmarks",
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, input="full\n", text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    about, answer = map(json.loads, done.stdout.splitlines())
+    assert about["macs"] > 1e7 and answer["seconds"] > 0

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+    "JAX_TRACEBACK_FILTERING": "off",  # else an error's last line is a notice about this setting
 }
 
 

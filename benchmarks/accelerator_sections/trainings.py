@@ -6,6 +6,7 @@ through the real pipeline to the full network; `from_a_cpu` starts on this machi
 on the device.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,14 +24,16 @@ from peers.process import BENCHMARKS
 from accelerator_sections import ENVIRONMENT, Section, Settings, table
 
 REPOSITORY = BENCHMARKS.parent
+WITHOUT_EVALUATION = "--config.evaluation.splits=()"
 SHARDS, RECORDS_OF_SHARD = 32, 128  # 4,096 images of 320 x 427, some 180 MB
 
 
 def quickstart(_: Settings) -> Iterator[Section]:
-    """Runs the quickstart of the README unchanged."""
+    """Runs the quickstart of the README; without its evaluations where nothing draws figures."""
+    options = [] if importlib.util.find_spec("matplotlib") else [WITHOUT_EVALUATION]
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "quickstart"
-        seconds = train("quickstart.py", workdir)
+        seconds = train("quickstart.py", workdir, *options)
         rows = metrics(workdir)
         parts = goodput(workdir)
     last = {name: value for row in rows for name, value in row.items()}
@@ -49,7 +52,7 @@ def pretraining(settings: Settings) -> Iterator[Section]:
         "--config.log_every=10", f"--config.total_steps={steps}", "--config.evaluate_every=0",
         f"--config.checkpoint.every={max(steps // 3, 1)}", f"--config.batch_size={settings.batch}",
         f"--config.image_size={settings.size}", f"--config.model.dtype={settings.dtype}",
-        f"--config.evaluation.batch_size={settings.batch}",
+        WITHOUT_EVALUATION,
         f"--config.group_size={min(32, settings.batch)}",
         f"--config.input.num_threads={os.cpu_count()}",
     ]  # fmt: skip
@@ -75,7 +78,7 @@ def from_a_cpu(_: Settings) -> Iterator[Section]:
     """Compares a training begun on the CPU and resumed on the device with one all on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "cpu", Path(folder) / "both"
-        short = ["--config.log_every=1", "--config.evaluate_every=0"]
+        short = ["--config.log_every=1", "--config.evaluate_every=0", WITHOUT_EVALUATION]
         on_cpu = {"JAX_PLATFORMS": "cpu"}
         train("quickstart.py", first, "--config.total_steps=12", *short, environment=on_cpu)
         shutil.copytree(first / "data", second / "data")

@@ -137,6 +137,17 @@ class Variant:
         return time.perf_counter() - start
 
 
+def network(options: Values) -> ResNet:
+    """Returns the network of the options."""
+    return ResNet(
+        options["classes"],
+        stage_sizes=STAGE_SIZES[options["depth"]],
+        group_size=options["group_size"],
+        dtype=jnp.dtype(options["dtype"]),
+        remat=options.get("remat", False),
+    )
+
+
 def main() -> None:
     """Serves the time of `steps` steps of the requested variant."""
     options = arguments()
@@ -149,14 +160,10 @@ def main() -> None:
     }
     options |= resolved
     options["group_size"] = min(options["group_size"], options["batch"])
+    # Before ideas replace the layers that it counts; they change how, not what is computed.
+    macs = layers.forward_macs(network(options), options["size"])
     step_ideas.adopt(options.get("ideas", []))
-    model = ResNet(
-        options["classes"],
-        stage_sizes=STAGE_SIZES[options["depth"]],
-        group_size=options["group_size"],
-        dtype=jnp.dtype(options["dtype"]),
-        remat=options.get("remat", False),
-    )
+    model = network(options)
     batch = random_batch(**{name: options[name] for name in ("batch", "size", "classes")})
     optimizer = make_optimizer(model, options["size"])
     groups = options["batch"] // options["group_size"]
@@ -183,7 +190,7 @@ def main() -> None:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(initial.params)),
-        "macs": layers.forward_macs(model, options["size"]),
+        "macs": macs,
         "compile_seconds": {name: each.compile_seconds for name, each in variants.items()},
         "memory": {name: each.memory for name, each in variants.items()},
     }
