@@ -4,6 +4,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
+from absl import logging
 from etils import epath
 
 from mlimages_jax.files.remote import read_json_lines
@@ -39,8 +40,12 @@ def write_curves(workdir: epath.PathLike) -> None:
     series = read_series(workdir / "metrics.jsonl")
     if not series:
         return
-    import matplotlib  # a slow import, which most tasks do not need
-    from matplotlib.figure import Figure
+    try:
+        import matplotlib  # a slow import, which most tasks do not need
+        from matplotlib.figure import Figure
+    except ImportError as error:  # no reason to end a training
+        logging.log_first_n(logging.WARNING, "%s is not drawn: %s", 1, NAME, error)
+        return
 
     names = sorted({name.partition("/")[0] for name in series} - {_TRAINING})
     colours = dict(zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import sys
 
 from PIL import Image
 
@@ -27,3 +28,10 @@ def test_a_figure_also_of_one_point_and_none_without_metrics(tmp_path):
     _write(tmp_path, [{"step": 2, "val/mAP": 0.5, "val/loss": 1.0}])
     curves.write_curves(tmp_path)
     assert Image.open(tmp_path / curves.NAME).size == (1350, 540)
+
+
+def test_a_training_goes_on_where_nothing_can_draw(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    _write(tmp_path, [{"step": 2, "training/loss": 0.5}])
+    curves.write_curves(tmp_path)
+    assert not (tmp_path / curves.NAME).exists()
