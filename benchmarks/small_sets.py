@@ -16,8 +16,8 @@ A and B have dictionary.txt, the two lists and images/, in the format of ML-Imag
 peers/clip_art_set.py. Without them, only the drawn set is used. The peers need torch and timm, in
 an environment of their own. With --results FILE.jsonl, every result is kept in a file, and what is
 there is not run again. --ablate also trains our tagger with one ingredient changed at a time (all,
-or those named), --pretrain on each other set for the same minutes before, as docs/guide/tagger.md
-advises.
+or those named; "mixup + crops of 0.7 to 1" changes two), --pretrain on each other set for the same
+minutes before, as docs/guide/tagger.md advises.
 """
 
 import argparse
@@ -67,6 +67,7 @@ SIZES: dict[str, tuple[str, ...]] = {  # their steps take another time, so minut
     "32 px": ("image_size=32",),
     "half as wide": ("model.stage_widths=(64,128,256)",),
     "twice as wide": ("model.stage_widths=(256,512,1024)",),
+    "two blocks a stage": ("model.stage_sizes=(2,2,2)",),
 }
 FINETUNING = ("schedule.cosine.learning_rate=5e-4",)  # docs/guide/tagger.md
 CONFIDENCE = 0.7  # from which a label is true, as in training
@@ -100,15 +101,17 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS[@AREA]")
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
-    parser.add_argument(
-        "--ablate", nargs="*", choices=[*ABLATIONS, *SIZES], help="change one ingredient at a time"
-    )
+    parser.add_argument("--ablate", nargs="*", help="one ingredient at a time; 'A + B' changes two")
     parser.add_argument("--pretrain", action="store_true", help="also start from the other sets")
     parser.add_argument("--no-drawn", dest="drawn", action="store_false", help="only --sets")
     parser.add_argument("--quick", action="store_true", help="a minute, one seed, no peers")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.minutes, arguments.seeds, arguments.peer_python = 1, 1, None
+    for name in arguments.ablate or ():
+        if unknown := set(name.split(" + ")) - {*ABLATIONS, *SIZES}:
+            known = ", ".join(map(repr, [*ABLATIONS, *SIZES]))
+            parser.error(f"--ablate: {', '.join(map(repr, unknown))} is none of {known}")
     if arguments.epochs and arguments.peer_python:
         parser.error("peers are compared by minutes: leave out --epochs or --peer-python")
     cores = len(os.sched_getaffinity(0))
@@ -232,7 +235,7 @@ def compare(contest: Contest, others: list[Contest]) -> None:
             name = f"timm {model}, {size} px{crops}"
             taggers[name] = functools.partial(contest.peer, model, size, area)
     for name in ablations(arguments):
-        changes = (ABLATIONS | SIZES)[name]
+        changes = sum(map((ABLATIONS | SIZES).__getitem__, name.split(" + ")), ())
         taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
     for other in others:
         taggers[f"ours, from {other.name}"] = functools.partial(contest.pretrained, other=other)

@@ -79,6 +79,11 @@ def from_a_cpu(_: Settings) -> Iterator[Section]:
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "cpu", Path(folder) / "both"
         short = ["--config.log_every=1", "--config.evaluate_every=0", WITHOUT_EVALUATION]
+        # The learning rates of the one with 12 steps, also where 8 are all.
+        short += [
+            "--config.schedule.cosine.total_steps=12",
+            "--config.schedule.cosine.warmup_steps=4",
+        ]
         on_cpu = {"JAX_PLATFORMS": "cpu"}
         train("quickstart.py", first, "--config.total_steps=12", *short, environment=on_cpu)
         shutil.copytree(first / "data", second / "data")
