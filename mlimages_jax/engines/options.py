@@ -54,8 +54,8 @@ def open_engine(
 
     Raises:
         ValueError: The name or the number is invalid.
-        ImportError: Ray is not installed.
-        ConnectionError: There is no cluster at RAY_ADDRESS.
+        NotInstalledError: Ray is not installed.
+        ClusterError: There is no cluster at RAY_ADDRESS, or none could be started.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers={workers} is not a number of processes: 0 or more")

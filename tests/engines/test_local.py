@@ -5,15 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import traceback
-import types
 
 import numpy as np
 import psutil
 import pytest
 
-from mlimages_jax.engines import dispatch, local, ray_cluster
+from mlimages_jax.engines import dispatch, local
 from mlimages_jax.engines.engine import PartLostError
 from mlimages_jax.engines.options import open_engine
 from tests.engines import jobs
@@ -182,40 +180,3 @@ def test_unknown_engines_and_numbers_are_refused():
     for name, workers in ("spark", None), ("local", -1):
         with pytest.raises(ValueError, match=r"spark|-1"), open_engine(name, workers=workers):
             pass
-
-
-def test_without_ray_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"), open_engine("ray"):
-        pass
-
-
-def test_a_slow_start_of_ray_is_said_and_one_that_fails_says_what_to_do(monkeypatch, capsys):
-    def init(**_):
-        while "waiting for Ray" not in capsys.readouterr().err:
-            time.sleep(0.01)
-        raise Exception("The current node timed out during startup")
-
-    fake = types.SimpleNamespace(init=init)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr(ray_cluster, "_PATIENCE", 0.0)
-    with pytest.raises(ConnectionError, match="ray start --head"), open_engine("ray"):
-        pass
-
-
-def node(*, alive=True, **resources):
-    return {"Alive": alive, "Resources": {"memory": 1e9, **resources}}
-
-
-@pytest.mark.parametrize(
-    ("nodes", "expected"),
-    [
-        ([node(CPU=4.0), node(CPU=8.0)], {"num_cpus": 4.0}),
-        ([node(CPU=4.0), node(CPU=8.0, GPU=8.0), node(CPU=9.0, GPU=4.0)],
-         {"num_cpus": 8.0, "num_gpus": 4.0}),
-        ([node(CPU=4.0), node(CPU=200.0, TPU=4.0)], {"num_cpus": 200.0, "resources": {"TPU": 4.0}}),
-        ([node(), node(CPU=2.0, alive=False)], {"num_cpus": 1}),
-    ],
-)  # fmt: skip
-def test_a_whole_machine_of_ray_is_the_smallest_that_has_accelerators(nodes, expected):
-    assert ray_cluster._whole_machine(nodes) == expected
