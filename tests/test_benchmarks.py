@@ -5,7 +5,6 @@ import argparse
 import functools
 import importlib.util
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +15,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
+
+from benchmarks.peers.job import inherited_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -236,7 +237,8 @@ def test_a_step_with_ideas_that_replace_layers_is_timed():
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "peers.ours_step", json.dumps(options)], cwd=ROOT / "benchmarks",
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, input="full\n", text=True, capture_output=True,
+        env=inherited_environment() | {"PYTHONPATH": str(ROOT)}, input="full\n", text=True,
+        capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     about, answer = map(json.loads, done.stdout.splitlines())
