@@ -5,8 +5,7 @@ import contextlib
 import socket
 import sys
 import threading
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
 
 _INTERVAL = 10.0  # seconds; Ray gives a lost head node 60
 _TIMEOUT = 10.0  # seconds for a busy machine to accept a connection
@@ -17,8 +16,9 @@ _LOST = (
 )
 
 
-class HeadWatch(contextlib.AbstractContextManager["HeadWatch"]):
-    """Prints a line when the head node of a cluster stops to accept connections.
+@contextlib.contextmanager
+def watched(address: str) -> Iterator[None]:
+    """Prints a line when the head node of a cluster stops accepting connections, in the block.
 
     Ray ends a process whose cluster has ended from a thread of its own, where no Python code is
     asked any more.
@@ -26,33 +26,35 @@ class HeadWatch(contextlib.AbstractContextManager["HeadWatch"]):
     Args:
         address: HOST:PORT of the head node.
     """
+    head, ended = _Head(address), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            head.check()
+
+    def end() -> None:
+        ended.set()
+        thread.join()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception:  # perhaps because of this, and Ray may not let it be said
+        end()
+        head.check()
+        raise
+    finally:
+        end()
+
+
+class _Head:
+    """A head node, and whether it answered when it was last asked."""
 
     def __init__(self, address: str):
-        self._address = address
-        self._ended = threading.Event()
-        self._answered = True
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._address, self._answered = address, True
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        if isinstance(error, Exception):  # perhaps because of this, and Ray may not let it be said
-            self._check()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_INTERVAL):
-            self._check()
-
-    def _check(self) -> None:
+    def check(self) -> None:
         answers = _accepts_connections(self._address)
         if self._answered and not answers:
             print(_LOST.format(self._address), file=sys.stderr, flush=True)

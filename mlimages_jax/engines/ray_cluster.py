@@ -13,7 +13,7 @@ from typing import Any
 
 from .dispatch import WorkerDiedError, dispatch
 from .engine import Part, Result
-from .head_watch import HeadWatch
+from .head_watch import watched
 
 # Parts in flight for each core: those that wait for a core let a cluster that can grow do so.
 _PER_CORE = 2
@@ -90,7 +90,7 @@ def open_ray(workers: int | None, *, whole_machines: bool = False) -> Iterator[R
     with _ended_by_sigterm():
         head = _initialize(ray)
         try:
-            with HeadWatch(head) if head else contextlib.nullcontext():
+            with watched(head) if head else contextlib.nullcontext():
                 resources = _whole_machine(ray.nodes()) if whole_machines else _ONE_CORE
                 yield RayCluster(ray, workers, resources)
         finally:

@@ -138,7 +138,7 @@ def test_the_end_of_a_cluster_is_said_once(monkeypatch, capsys):
 def test_an_error_because_a_cluster_ended_comes_with_that_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
-    with pytest.raises(ClusterError), head_watch.HeadWatch(address):
+    with pytest.raises(ClusterError), head_watch.watched(address):
         raise ClusterError
     assert address in capsys.readouterr().err
 
