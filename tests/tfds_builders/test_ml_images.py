@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The builder on a handful of images, on bad ones, and on the stamps; read back in every way."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from tests.tfds_builders.built_set import (
     write_manual_dir,
 )
 from tfds_builders import ml_images
+from tfds_builders.images.places import FilePlace
 from tfds_builders.images.task import default_num_shards
 from tfds_builders.ml_images import __main__ as command
 
@@ -182,6 +185,25 @@ def test_stamps(stamps_dir, tmp_path):
             assert example["name"] == row.name
             assert example["labels"] == row.classes.tolist()
             assert example["image"] == (stamps_dir / "images" / row.name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ENOSPC])
+def test_what_the_machine_lacks_ends_a_build_and_is_no_fault_of_an_image(
+    manual_dir, tmp_path, monkeypatch, number
+):
+    """It was recorded, and a build that went on from there did not read the image again."""
+    undisturbed = ml_images.build(manual_dir, tmp_path / "undisturbed")
+
+    def fail(place):
+        raise OSError(number, os.strerror(number), place.name)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=os.strerror(number)):
+        patched.setattr(FilePlace, "read", fail)
+        ml_images.build(manual_dir, tmp_path / "data", max_skipped=0.9)
+    folder = ml_images.build(manual_dir, tmp_path / "data")
+    assert [one["image"] for one in records(folder, "train")] == [
+        one["image"] for one in records(undisturbed, "train")
+    ]
 
 
 def test_bad_images_are_listed(manual_dir, tmp_path):
