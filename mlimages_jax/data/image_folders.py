@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mlimages_jax.data.images.header import begins_like_image
 from mlimages_jax.files.escaping import one_line
+from mlimages_jax.files.machine_faults import lacking
 from mlimages_jax.labels.image_names import decode_name
 from mlimages_jax.labels.same_names import AmbiguousNameError, SameNames
 
@@ -99,7 +100,9 @@ def list_images(
                     kind = "link loop"
                 else:
                     searched.append((entry.path, f"{prefix}{entry.name}/", above | {identity}))
-            except OSError:
+            except OSError as error:
+                if lacking(error):
+                    raise
                 kind = "link loop" if entry.is_symlink() else "unreadable"
             ignored.update([kind] if kind else [])
     return ImageListing(sorted(images), ignored)
@@ -190,7 +193,9 @@ def _names_in(folder: str) -> SameNames:
     try:
         # The modification time is an argument only to be part of the cache's key.
         return _names_at(folder, os.stat(folder).st_mtime_ns)
-    except OSError:
+    except OSError as error:
+        if lacking(error):
+            raise  # names that are there would be missing
         return SameNames([])
 
 
@@ -229,8 +234,8 @@ def _scan(
     try:
         with os.scandir(path) as entries:
             yield from entries
-    except OSError:
-        if is_top:
+    except OSError as error:
+        if is_top or lacking(error):
             raise
         ignored["unreadable folder"] += 1
 

@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import crc32c
+from mlimages_jax.files.machine_faults import lacking
 from mlimages_jax.files.object_folder import ObjectFolder
 from mlimages_jax.files.scratch import TemporaryFolder
 from mlimages_jax.image_shards import repeated
@@ -112,6 +113,8 @@ class RecordPlace(NamedTuple):
         except NoRoomError:
             raise
         except (IndexError, RuntimeError, ValueError) as error:
+            if fault := lacking(error):
+                raise fault from error
             line = (str(error).strip().splitlines() or [""])[0][:200]
             raise OSError(
                 f"record {self.record} of {self.path} cannot be read ({line}): see that the file "

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import collections
+import errno
 import os
 import random
 import socket
@@ -251,3 +252,20 @@ def test_a_file_is_read_to_its_end_however_long_it_was(tmp_path, monkeypatch, th
         patch.setattr(image_folders.os, "stat", lambda path: status)
         read = image_folders.read_regular(str(path))
     assert read == then
+
+
+def test_a_folder_that_cannot_be_opened_now_is_not_left_out(tmp_path, monkeypatch):
+    """Too many files were open: its images were missing, and nothing said so."""
+    _write(tmp_path, "a.jpg", "b/c.jpg", f"{NFC}.jpg")
+
+    def full(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scan(path) if path == str(tmp_path) else full())
+    with pytest.raises(OSError, match="Too many open files"):
+        list_images(tmp_path)
+    image_folders._names_at.cache_clear()
+    monkeypatch.setattr(os, "listdir", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        ImageFolder(tmp_path).read(f"{NFD}.jpg")

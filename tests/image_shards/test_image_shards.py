@@ -217,6 +217,15 @@ def test_no_room_for_a_copy_is_no_fault_of_an_image(tmp_path, monkeypatch, missi
     assert not issubclass(NoRoomError, OSError)  # which is recorded as a fault of the image
 
 
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch):
+    write(tmp_path / "set", tmp_path, [ok("a", b"image")], contents={"a": b"image"})
+    full = RuntimeError("UNKNOWN: open() failed: Too many open files")
+    monkeypatch.setattr(reader._readers, "get", mock.Mock(side_effect=full))
+    with pytest.raises(OSError, match="Too many open files") as raised:
+        RecordPlace(str(tmp_path / "set/shards/a-0.array_record"), 0).read()
+    assert raised.value.errno == errno.EMFILE
+
+
 def test_damage_is_named(tmp_path):
     place = tmp_path / "set"
     with pytest.raises(ImageShardError, match="no image shards; give a folder that"):

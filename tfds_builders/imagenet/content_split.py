@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mlimages_jax.data.archives import ArchiveError
+from mlimages_jax.files.machine_faults import lacking
 
 from .listing import Listing
 
@@ -59,6 +60,9 @@ def _hash(listing: Listing, number: int) -> int:
     name = listing.names[number]
     try:
         data = listing.places.place(number, name).read()
-    except (OSError, ArchiveError):  # it becomes a skipped image, in train or val alike
+    except (OSError, ArchiveError) as error:
+        if lacking(error):
+            raise
+        # It becomes a skipped image, in train or val alike.
         data = name.encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

@@ -8,7 +8,6 @@ the result is the same for any number of threads, processes and machines.
 import collections
 import concurrent.futures
 import dataclasses
-import errno
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from mlimages_jax.data.images.decode import (
     stored_jpeg,
 )
 from mlimages_jax.files.checksums import sha256
+from mlimages_jax.files.machine_faults import lacking
 from mlimages_jax.files.record_writer import RecordWriter
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.labels.lists import LabelList, LabelRow
@@ -31,8 +31,6 @@ from .places import Place
 from .skipped import Skipped
 
 _ROWS_PER_TASK = 8  # rows per thread task: a handover costs a tenth of the time of an image
-# What this machine lacks, whatever the image: open files, memory, room.
-_OF_THIS_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = "unfinished-"  # prefix of the names of files that are being written
 
 
@@ -179,7 +177,7 @@ class ShardWriter:
             found = f"there is no file {error.filename}" if error.filename else str(error)
             return BadImage("missing", found)
         except (OSError, ArchiveError) as error:
-            if isinstance(error, OSError) and error.errno in _OF_THIS_MACHINE:
+            if lacking(error):
                 raise  # the next build would take it for a fault of the image, and not read it
             return BadImage("unreadable", str(error))
         except BadImage as bad:
