@@ -123,9 +123,8 @@ class Open(Rule):
     value: int | str | tuple[()] = 0
 
     def is_open(self, value: Any) -> bool:
-        """Returns whether a value leaves the setting open."""
-        if self.value == 0:
-            return is_number(value) and value == 0  # False equals 0, but is a mistake
+        if isinstance(self.value, int):
+            return is_number(value) and value == self.value  # False equals 0, but is a mistake
         same_type = str if isinstance(self.value, str) else tuple | list  # a list from JSON
         return isinstance(value, same_type) and not value
 

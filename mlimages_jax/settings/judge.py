@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.settings.compound_rules import Open
-from mlimages_jax.settings.fields import Setting, Table, Values
+from mlimages_jax.settings.fields import Table, Values
 from mlimages_jax.settings.relations import RELATIONS
 from mlimages_jax.settings.rules import PathText, is_whole, nearest, shown
 from mlimages_jax.settings.tasks import TABLES
@@ -119,7 +118,7 @@ def _is_used(section: str, values: Mapping[str, Any]) -> bool:
 
 def _contradictions(values: Values, table: Table) -> list[str]:
     """Returns problems between settings that are valid by themselves and not left open."""
-    values = {name: value for name, value in values.items() if not _is_open(table[name], value)}
+    values = {name: value for name, value in values.items() if not table[name].rule.is_open(value)}
     # Left open by the tagger; then any length will do to compare fractions with each other.
     total = values.get("total_steps", _SOME_STEPS)
     used = resolve_values(values, table, total if is_whole(total) else 0)
@@ -130,10 +129,6 @@ def _contradictions(values: Values, table: Table) -> list[str]:
             if told:
                 lines.append(f"{names[0]}={shown(values[names[0]])}{told}")
     return lines
-
-
-def _is_open(told: Setting, value: Any) -> bool:
-    return isinstance(told.rule, Open) and told.rule.is_open(value)
 
 
 def _missing_paths(values: Values, table: Table, workdir: str) -> list[str]:

@@ -71,6 +71,10 @@ class Rule:
         """Returns the value that the program uses in a run of `total_steps` steps."""
         return value
 
+    def is_open(self, value: Any) -> bool:
+        """Returns whether the task chooses instead of using the value."""
+        return False
+
 
 @dataclass(frozen=True)
 class Flag(Rule):

@@ -10,10 +10,32 @@ from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import LOSSES, Loss
 from mlimages_jax.settings.rules import Choice, Number, Whole
-from mlimages_jax.settings.training import AREA, BATCH, DTYPES, PIXELS, Crop, Model, Train
+from mlimages_jax.settings.training import (
+    AREA,
+    BATCH,
+    DTYPES,
+    OPERATIONS,
+    PIXELS,
+    Augmentation,
+    Crop,
+    Model,
+    Train,
+)
 
 _BY_SET = "by the number of images and the device"
+_BY_LENGTH = "by the number of epochs"
 _BY_LABELS = "by the data set: softmax for one class per image, else asymmetric"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerAugmentation(Augmentation):
+    """Augmentation of training images after cropping."""
+
+    rand_augment: int = setting(
+        Open(OPERATIONS, _BY_LENGTH, -1),
+        "Number of RandAugment operations per image (Cubuk et al., 2020).",
+        default=-1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +43,7 @@ class TaggerCrop(Crop):
     """Random crops of training images."""
 
     area: tuple[float, float] = setting(
-        Open(AREA, "by the number of epochs", ()),
+        Open(AREA, _BY_LENGTH, ()),
         "Minimum and maximum fraction of the image.",
         default=(),
     )
@@ -81,6 +103,7 @@ class Tagger(Train):
         Open(Whole(), "by the epochs"), "Total number of updates.", default=0
     )
     crop: TaggerCrop = TaggerCrop()
+    augmentation: TaggerAugmentation = TaggerAugmentation()
     model: TaggerModel = TaggerModel()
     loss: TaggerLoss
 

@@ -42,6 +42,7 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 AREA = Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'")
+OPERATIONS = Whole(0, 100, zero="none")
 THREADS = Whole(1, 1_024)
 WORKERS = Whole(0, 256, zero="none")
 WORKERS_MEAN = (
@@ -118,7 +119,7 @@ class Augmentation:
         Flag(), "Rotates by up to 45 degrees either way (image_preprocessing.py).", default=True
     )
     rand_augment: int = setting(
-        Whole(0, 100, zero="none"),
+        OPERATIONS,
         "Number of RandAugment operations per image (Cubuk et al., 2020).",
         default=0,
     )

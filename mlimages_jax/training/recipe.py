@@ -13,8 +13,8 @@ CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a 
 Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 / images), so that
 the number of images seen grows with the square root of their number.
 
-Crops: 0.7 to 1 of the area up to 200 epochs, as what is tagged are whole images; 0.25 to 1 in
-longer runs, which overfit with large ones (docs/benchmarks/learning.md).
+Crops: 0.7 to 1 of the area, as what is tagged are whole images. In runs of more than 200 epochs,
+which overfit, also two operations of RandAugment (docs/benchmarks/learning.md).
 """
 
 import math
@@ -36,8 +36,9 @@ _GROUP = 64  # fewer images give noisy BatchNorm statistics
 _FEWEST_STEPS_AN_EPOCH = 8  # with few images, smaller batches give more updates
 _AVERAGED = 0.05  # part of the run that the EMA weights average over
 _MOST_DECAY = 0.9999
-_EPOCHS_OF_LARGE_CROPS = 200
-LARGE_CROPS, SMALL_CROPS = (0.7, 1.0), (0.25, 1.0)
+_EPOCHS_WITHOUT_RAND_AUGMENT = 200
+_CROPS = (0.7, 1.0)
+_OPERATIONS = 2
 
 
 class Setting(NamedTuple):
@@ -117,9 +118,10 @@ def ema_decay(total_steps: int) -> float:
     return min(_MOST_DECAY, max(0.0, 1 - 1 / max(_AVERAGED * total_steps, 1)))
 
 
-def crop_area(epochs: float) -> tuple[float, float]:
-    """Returns the range of the crops' areas for a length, see the module."""
-    return LARGE_CROPS if epochs <= _EPOCHS_OF_LARGE_CROPS else SMALL_CROPS
+def augmentation(epochs: float) -> dict[str, Any]:
+    """Returns the settings of crops and augmentation for a length, by name; see the module."""
+    long = epochs > _EPOCHS_WITHOUT_RAND_AUGMENT
+    return {"crop.area": _CROPS, "augmentation.rand_augment": _OPERATIONS if long else 0}
 
 
 def best_metric(config: Train) -> str:

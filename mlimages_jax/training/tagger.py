@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ from mlimages_jax.settings import (
     parse,
     replaced,
 )
+from mlimages_jax.settings.compound_rules import Open
+from mlimages_jax.settings.fields import Values, table_of_fields
 from mlimages_jax.settings.tagger import Tagger
 from mlimages_jax.training import open_network, recipe
 from mlimages_jax.training.inputs import training_inputs
@@ -37,6 +40,9 @@ from mlimages_jax.training.start import fresh_state
 from mlimages_jax.training.train import compile_step, train
 
 CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
+_TABLE = table_of_fields(Tagger)
+# What the recipe used before it chose these.
+_OF_BEFORE = {"crop.area": (0.25, 1.0), "augmentation.rand_augment": 0}
 _SHOWN_CLASSES = 5
 _TIMED_STEPS = 10
 _WARM_STEPS = 6  # more than the batches that are read ahead, which would be counted for nothing
@@ -98,7 +104,7 @@ def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
     file = workdir / CHOSEN
     chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
     if chosen is not None:
-        chosen = {"crop.area": recipe.SMALL_CROPS} | chosen  # that of 0.1.0, which chose none
+        chosen = _OF_BEFORE | chosen
     if chosen is None:
         data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
         chosen = _choices(config, data, workdir, begin=begin)
@@ -112,11 +118,18 @@ def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
     values = flatten(config)
     for name in ("epochs", "minutes", "folds", "shown", "engine", "workers"):
         values.pop(name, None)
-    # Falsy values are those that leave a setting open, see `settings.compound_rules.Open`.
-    chosen = {name: value for name, value in chosen.items() if not values.get(name)}
+    chosen = {name: value for name, value in chosen.items() if _is_left_open(name, values)}
     training = parse(values | chosen | {"task": "train"})
     assert isinstance(training, Train)
     return training
+
+
+def _is_left_open(name: str, values: Values) -> bool:
+    """Returns whether the recipe chooses a setting."""
+    value = values.get(name)
+    rule = _TABLE[name].rule
+    # The others, as the size of the network, are left open by what would otherwise mean a default.
+    return rule.is_open(value) if isinstance(rule, Open) else not value
 
 
 def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float) -> dict[str, Any]:
@@ -131,10 +144,9 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         single_label=data.max_labels == 1 and data.missing_labels == 0,
     )
     chosen = recipe.choose(config, setting)
-    # Memory and speed are measured before the length is known, on which they do not depend.
-    any_length = chosen | {
-        "total_steps": 1_000, "accumulate": 1, "crop.area": recipe.LARGE_CROPS,
-    }  # fmt: skip
+    # Memory and speed are measured before the length is known. The speed is that of long runs,
+    # whose augmentation takes longer.
+    any_length = chosen | {"total_steps": 1_000, "accumulate": 1} | recipe.augmentation(math.inf)
     trial = open_network.filled(_with(config, any_length), workdir)
     chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
     in_time = None
@@ -146,7 +158,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     chosen |= {
         "total_steps": steps,
         "optimizer.ema_decay": recipe.ema_decay(steps),
-        "crop.area": recipe.crop_area(epochs),
+        **recipe.augmentation(epochs),
     }
     chosen["checkpoint.best"] = recipe.best_metric(_with(config, chosen))
     logging.info(

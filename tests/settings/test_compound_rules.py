@@ -51,3 +51,10 @@ def test_a_value_left_open_is_neither_judged_nor_resolved():
     assert rule.resolve(0.5, 20) == 10
     assert rule.problem(False), "False equals 0, but is no number"
     assert rule.problem(2.5)
+
+
+def test_zero_is_a_value_where_another_one_leaves_it_open():
+    rule = compound_rules.Open(rules.Whole(0, 100, zero="none"), "by the set", -1)
+    assert [rule.is_open(value) for value in (-1, 0, 2, False)] == [True, False, False, False]
+    assert rule.problem(-1) is None and rule.problem(0) is None and rule.problem(-2)
+    assert rule.allowed == "a whole number, 0 (none) to 100; -1: chosen by the set"

@@ -93,9 +93,11 @@ def test_the_average_reaches_over_a_twentieth_of_the_run():
     assert recipe.ema_decay(10**9) == 0.9999
 
 
-def test_long_runs_crop_more():
-    assert recipe.crop_area(100) == recipe.crop_area(200) == (0.7, 1.0)
-    assert recipe.crop_area(201) == (0.25, 1.0)
+def test_long_runs_have_rand_augment():
+    operations = [
+        recipe.augmentation(epochs)["augmentation.rand_augment"] for epochs in (1, 200, 201, 10**4)
+    ]
+    assert operations == [0, 0, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ SMALL = {
 
 CHOSEN = {
     "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
-    "crop.area": [0.7, 1.0],
+    "crop.area": [0.7, 1.0], "augmentation.rand_augment": 0,
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_what_was_chosen_is_trained_and_written_down(trained):
     chosen = json.loads((trained / "recipe.json").read_text())
     assert chosen["total_steps"] == 4 and chosen["accumulate"] == 1
     assert chosen["loss.name"] == "asymmetric" and chosen["model.dtype"] == "float32"
-    assert chosen["crop.area"] == [0.7, 1.0]
+    assert chosen["crop.area"] == [0.7, 1.0] and chosen["augmentation.rand_augment"] == 0
     config = manager.config_of(trained)
     assert config["task"] == "train" and config["total_steps"] == 4
     assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
@@ -71,10 +71,27 @@ def test_a_restart_trains_what_the_first_start_chose(trained, drawn, capsys):
     assert f"mlimages tag FOLDER --checkpoint={trained}" in capsys.readouterr().out
 
 
-def test_a_run_of_before_crops_were_chosen_keeps_its_crops(tmp_path):
-    chosen = {name: value for name, value in CHOSEN.items() if name != "crop.area"}
-    (tmp_path / "recipe.json").write_text(json.dumps(chosen))
-    assert tagger.as_training(_config("x"), tmp_path, begin=0).crop.area == (0.25, 1.0)
+def _restarted(workdir, chosen, **changes):
+    """The settings of a restart of a run that chose these."""
+    (workdir / "recipe.json").write_text(json.dumps(chosen))
+    return tagger.as_training(_config("x", **changes), workdir, begin=0)
+
+
+def test_a_run_of_before_its_augmentation_was_chosen_keeps_it(tmp_path):
+    older = {name: value for name, value in CHOSEN.items() if name != "augmentation.rand_augment"}
+    config = _restarted(tmp_path, older)
+    assert config.crop.area == (0.7, 1.0) and config.augmentation.rand_augment == 0
+    oldest = {name: value for name, value in older.items() if name != "crop.area"}
+    config = _restarted(tmp_path, oldest)
+    assert config.crop.area == (0.25, 1.0) and config.augmentation.rand_augment == 0
+
+
+@pytest.mark.parametrize("given", [0, 3])
+def test_a_number_of_operations_that_is_given_is_not_chosen(tmp_path, given):
+    chosen = CHOSEN | {"augmentation.rand_augment": 2}
+    assert _restarted(tmp_path, chosen).augmentation.rand_augment == 2
+    config = _restarted(tmp_path, chosen, **{"augmentation.rand_augment": given})
+    assert config.augmentation.rand_augment == given
 
 
 def test_the_curves_are_drawn(trained):
