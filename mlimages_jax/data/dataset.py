@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from etils import epath
 from mlimages_jax.data.local_copies import LocalCopyError, copy_shards, local_path
 from mlimages_jax.data.records import DataSetError, Records, read_in_place
 from mlimages_jax.data.streams import assign
+from mlimages_jax.files import open_files
 from mlimages_jax.files.remote import is_remote
 from mlimages_jax.files.text_files import read_text
 
@@ -33,6 +33,7 @@ Without any data, `mlimages train --config=quickstart --workdir=W` draws its own
 minutes."""
 
 
+_FILES_OF_ALL_SPLITS = 2**16  # as other splits may be read at the same time
 _OTHER_FILES = 256  # open files other than those of records: libraries, logs, sockets
 _THREADS = 32  # for checking that files exist
 
@@ -265,12 +266,9 @@ def _allow_open_files(count: int) -> None:
         DataSetError: If the system does not allow this process so many.
     """
     needed = count + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and needed > soft:
-        if hard != resource.RLIM_INFINITY and needed > hard:
-            raise DataSetError(
-                f"{count:,} record files are read but only {hard:,} files may be open: raise the "
-                "limit (ulimit -n), or use --config.data.order=streams on more hosts"
-            )
-        # The soft limit may be raised without privileges; it is often 1,024.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allowed = open_files.allow(max(needed, _FILES_OF_ALL_SPLITS))
+    if allowed < needed:
+        raise DataSetError(
+            f"{count:,} record files are read but only {allowed:,} files may be open: raise the "
+            "limit (ulimit -n), or use --config.data.order=streams on more hosts"
+        )

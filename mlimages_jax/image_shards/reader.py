@@ -2,11 +2,9 @@
 """Reads folders of image shards: their rows, and single images."""
 
 import collections
-import contextlib
 import errno
 import hashlib
 import os
-import resource
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import NamedTuple
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
+from mlimages_jax.files import open_files
 from mlimages_jax.files.atomic import complete_file
 from mlimages_jax.files.checksums import crc32c
 from mlimages_jax.files.machine_faults import lacking
@@ -146,20 +145,8 @@ class _Readers:
 
 
 def _most_open() -> int:
-    """Returns how many files to keep open: half of those that this process may have.
-
-    Many systems let a process have 1,024, and more if it asks for them.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed, possible = (
-        2 * _MOST_OPEN if limit == resource.RLIM_INFINITY else min(2 * _MOST_OPEN, limit)
-        for limit in (soft, hard)
-    )
-    if allowed < possible:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-            allowed = possible
-    return max(1, allowed // 2)
+    """Returns how many files to keep open: half of those that this process may have."""
+    return max(1, min(_MOST_OPEN, open_files.allow(2 * _MOST_OPEN) // 2))
 
 
 _readers = _Readers()

@@ -8,6 +8,7 @@ from types import FrameType
 
 import uvicorn
 
+from mlimages_jax.files import open_files
 from mlimages_jax.serving.app import create_app
 from mlimages_jax.serving.connections import ImpatientConnection
 from mlimages_jax.serving.limits import ServingError
@@ -97,7 +98,7 @@ def create_server(
         drain_seconds: Time for the answers after a signal.
         drain_delay: See `DrainingServer`.
     """
-    _allow_descriptors(max_connections + _OTHER_DESCRIPTORS)
+    open_files.allow(max_connections + _OTHER_DESCRIPTORS)
     config = uvicorn.Config(
         create_app(service),
         http=ImpatientConnection,
@@ -111,15 +112,3 @@ def create_server(
         timeout_graceful_shutdown=drain_seconds,
     )
     return DrainingServer(config, service, drain_delay=drain_delay)
-
-
-def _allow_descriptors(count: int) -> None:
-    """Raises the limit of open files, as far as the system lets it; often it is 1,024."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -4,7 +4,6 @@
 import contextlib
 import errno
 import os
-import resource
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -58,33 +57,10 @@ def test_what_was_written_is_read(place, tmp_path):
     assert [row.record for row in found] == [0, None, 1, None]
 
 
-_INFINITE = resource.RLIM_INFINITY
-
-
-@pytest.mark.parametrize(
-    ("soft", "hard", "refused", "asked", "kept"),
-    [
-        (1_024, 4_096, False, 4_096, 2_048),
-        (1_024, _INFINITE, False, 12_288, 6_144),
-        (1_024, 1 << 20, True, None, 512),
-        (20_000, 1 << 20, False, None, 6_144),
-        (_INFINITE, _INFINITE, False, None, 6_144),
-        (50, 50, False, None, 25),
-        (1, 1, False, None, 1),
-    ],
-)
-def test_half_of_the_files_of_a_process_are_shards(monkeypatch, soft, hard, refused, asked, kept):
-    calls = []
-
-    def ask(_, limits):
-        if refused:
-            raise OSError("above what the system allows")
-        calls.append(limits)
-
-    monkeypatch.setattr(reader.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(reader.resource, "setrlimit", ask)
+@pytest.mark.parametrize(("allowed", "kept"), [(4_096, 2_048), (20_000, 6_144), (50, 25), (1, 1)])
+def test_half_of_the_files_of_a_process_are_shards(monkeypatch, allowed, kept):
+    monkeypatch.setattr(reader.open_files, "allow", lambda wanted: allowed)
     assert reader._most_open() == kept
-    assert calls == ([] if asked is None else [(asked, hard)])
 
 
 def test_few_open_shards_are_read_by_many_threads(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from mlimages_jax.data.images.decode import read_header, verify
 from mlimages_jax.image_shards.outcome import Image
 from mlimages_jax.prepare import recorder, storing
 from mlimages_jax.prepare.__main__ import main
-from mlimages_jax.prepare.download import url_selection
+from mlimages_jax.prepare.download import plan, url_selection
 from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 
@@ -379,6 +379,14 @@ def test_a_full_disk_stops_it_and_the_next_run_goes_on(image_server, tmp_path, m
     monkeypatch.undo()
     run(urls, "--output", tmp_path, *QUICK)
     assert len(rows(tmp_path)) == 60
+
+
+def test_more_connections_than_open_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan.open_files, "allow", lambda wanted: min(wanted, 1_024))
+    (tmp_path / "urls.txt").write_text("https://example.org/a.jpg\t3:1\n")
+    message = "--connections 400 take 1,056 open files, but only 1,024 may be open"
+    fails(message, tmp_path / "urls.txt", "--output", tmp_path / "out", "--connections=400")
+    assert not (tmp_path / "out/unfinished").exists()
 
 
 def test_a_manifest_that_cannot_grow_stops_it(image_server, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@ import asyncio
 import datetime
 import email.utils
 import functools
+import os
+import resource
 import socket
 import time
 from urllib.parse import quote
@@ -10,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from mlimages_jax.data.images.decode import verify
+from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download import addresses
 from mlimages_jax.prepare.download.addresses import AddressMap
 from mlimages_jax.prepare.download.fetch import Fetcher, FetchError, Limits, retry_after
@@ -163,6 +166,24 @@ def test_a_proxy_is_asked_and_may_be_private(image_server, tmp_path):
 def test_a_file_that_cannot_be_written_is_no_fault_of_the_server(image_server, tmp_path):
     with pytest.raises(StorageError, match="Free some space"):
         fetch(f"{image_server.url}/ok/1.jpg", tmp_path / "absent" / "file")
+
+
+def test_a_connection_that_this_machine_cannot_open_is_no_fault_of_the_server(
+    image_server, tmp_path
+):
+    async def run():
+        async with Fetcher(limits=LIMITS, connections=1, user_agent="test",
+                           allow_private=True) as fetcher:  # fmt: skip
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            os.close(free := os.dup(0))  # the lowest one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                await fetcher.fetch(f"{image_server.url}/ok/1.jpg", tmp_path / "file")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(PrepareError, match=r"opened \(Too many open files\): give fewer --conn"):
+        asyncio.run(run())
 
 
 def test_retry_after():

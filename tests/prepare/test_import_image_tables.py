@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Parquet and Arrow with images in them: every image arrives with its labels, or is named."""
 
+import errno
 import functools
 import json
+import os
 import tarfile
 import threading
+from unittest import mock
 
 import pyarrow
 import pyarrow.parquet
@@ -13,6 +16,7 @@ import pytest
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare import __main__ as prepare
+from mlimages_jax.prepare.imports import image_columns
 from mlimages_jax.prepare.imports.arrow_files import ArrowFile
 from mlimages_jax.prepare.imports.door import import_any
 from mlimages_jax.prepare.imports.table import import_table
@@ -221,6 +225,16 @@ def test_unusable_rows_are_set_aside_with_their_number(tmp_path):
     ]  # fmt: skip
     with pytest.raises(PrepareError, match="2 of 6 rows unusable"):
         import_lists(path, output=tmp_path / "out", max_skipped=0)
+
+
+def test_rows_are_not_set_aside_for_what_the_machine_lacks(tmp_path, monkeypatch):
+    (tmp_path / "1.jpg").write_bytes(image_sets.images(1)[0])
+    content = table([{"bytes": None, "path": "1.jpg"}], label=[0])
+    path = image_sets.write_parquet(tmp_path / "a.parquet", content)
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(image_columns, "read_regular", mock.Mock(side_effect=full))
+    with pytest.raises(OSError, match="Too many open files"):
+        import_lists(path, output=tmp_path / "out", val_fraction=0)
 
 
 def test_damaged_images_are_the_builders_to_skip(tmp_path, monkeypatch):

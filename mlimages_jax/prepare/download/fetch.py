@@ -14,7 +14,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from mlimages_jax.prepare import placeholders
+from mlimages_jax.files.machine_faults import lacking
+from mlimages_jax.prepare import PrepareError, placeholders
 from mlimages_jax.prepare.download import addresses, robots_tag, web_urls
 from mlimages_jax.prepare.storing import writing
 
@@ -152,6 +153,7 @@ class Fetcher:
         Raises:
             FetchError: There was no response, or not one with a file.
             StorageError: The file cannot be written.
+            PrepareError: This machine has no open files or memory left for a connection.
         """
         try:
             target = web_urls.parse_url(url)
@@ -164,6 +166,12 @@ class Fetcher:
                     return
                 target = following
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Only of the system's errors: words of others may come from the server.
+            if isinstance(error, OSError) and (fault := lacking(error)):
+                raise PrepareError(
+                    f"no connection can be opened ({fault.strerror}): give fewer --connections or "
+                    "raise the limit (ulimit -n), then run the same command again to resume"
+                ) from error
             raise _classify(error) from error
         place = str(target)[:_SHOWN_URL]
         message = f"more than {self._limits.max_redirects} redirects, the last one to {place}"

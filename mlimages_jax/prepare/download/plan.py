@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mlimages_jax.files import open_files
 from mlimages_jax.files.text_files import check_start
 from mlimages_jax.prepare import PrepareError
 from mlimages_jax.prepare.download.engine import DownloadEngine, Patience
@@ -25,6 +26,8 @@ from mlimages_jax.prepare.sink import Sink
 from mlimages_jax.prepare.storing import StorageError, writing
 from mlimages_jax.prepare.url_lists import iter_urls
 
+_FILES_A_CONNECTION = 2  # its socket and the file that arrives
+_OTHER_FILES = 256  # libraries, logs, tables, shards, images that are decoded
 _RESERVE_BYTES = 4 << 20  # freed at the end, so the last rows can be written to a full disk
 
 
@@ -97,9 +100,11 @@ class DownloadPlan:
             threads: Number of threads that verify images; None: one per core.
 
         Raises:
-            PrepareError: The disk cannot be written to, or no server answers.
+            PrepareError: The disk cannot be written to, no server answers, or the system does not
+                allow so many open files.
             KeyboardInterrupt: A signal arrived.
         """
+        self._allow_open_files()
         slots = [scratch / str(i) for i in range(self.connections)]
 
         async def fetch_all() -> None:
@@ -133,6 +138,15 @@ class DownloadPlan:
             shutil.rmtree(scratch, ignore_errors=True)
             with contextlib.suppress(StorageError):  # must not hide the first error
                 sink.flush()  # the reserve removed above makes room on a full disk
+
+    def _allow_open_files(self) -> None:
+        needed = _FILES_A_CONNECTION * self.connections + _OTHER_FILES
+        allowed = open_files.allow(needed)
+        if allowed < needed:
+            raise PrepareError(
+                f"--connections {self.connections:,} take {needed:,} open files, but only "
+                f"{allowed:,} may be open: raise the limit (ulimit -n) or give fewer connections"
+            )
 
     @contextlib.contextmanager
     def _table(self, index: Path) -> Iterator[OpenImagesTable | None]:

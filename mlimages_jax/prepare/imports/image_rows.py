@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow
 
+from mlimages_jax.files.machine_faults import lacking
 from mlimages_jax.prepare.imports import img2dataset
 from mlimages_jax.prepare.imports.arrow_files import ArrowFile, holds_bytes
 from mlimages_jax.prepare.imports.class_names import classes_in, features_of
@@ -108,6 +109,8 @@ class ImageRows:
             try:
                 yield _member(number), image_of(cell, folders)
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and lacking(error):
+                    raise
                 self.bad[number] = str(error)
 
     def _record(self, number: int, values: Mapping[str, Any], *, is_sample: bool) -> Record:
