@@ -44,7 +44,8 @@ from mlimages_jax.metrics.thresholds import Objective, find_thresholds
 from tfds_builders import ml_images, shapes
 
 PEER = Path(__file__).parent / "peers" / "timm_tagger.py"
-# Names of timm at sizes in pixels; the third part is the smallest crop of the image, else 0.25.
+# Names of timm (or torchvision.NAME) at sizes in pixels; the third part is the smallest crop of the
+# image, else 0.25; the fourth timm's automatic augmentation.
 PEERS = ("resnet26d@48", "resnet26d@64", "resnet26d@48@0.7", "resnet26d@64@0.7", "resnetv2_50@64")
 SGD = ("optimizer.name=sgd", "schedule.cosine.learning_rate=0.1", "optimizer.weight_decay=1e-4")
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "sigmoid loss": ("loss.name=sigmoid",),
     "focal loss": ("loss.name=focal",),
     "two-way loss": ("loss.name=two_way",),
+    "asymmetric loss, gamma 2": ("loss.asymmetric.gamma_negative=2.0",),
+    "asymmetric loss, gamma 1": ("loss.asymmetric.gamma_negative=1.0",),
+    "asymmetric loss, no clip": ("loss.asymmetric.clip=0.0",),
     "weighted loss": ("loss.name=weighted",),
     "weighted loss, bias at 0": ("loss.name=weighted", "loss.prior_bias=False"),
 }
@@ -98,7 +102,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="train ours for these, not for minutes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has torch and timm")
-    parser.add_argument("--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS[@AREA]")
+    parser.add_argument(
+        "--peers", nargs="*", default=PEERS, metavar="MODEL@PIXELS[@AREA[@AUGMENT]]"
+    )
     parser.add_argument("--sets", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--results", type=Path, help="keep and reuse results in this file")
     parser.add_argument("--ablate", nargs="*", help="one ingredient at a time; 'A + B' changes two")
@@ -206,14 +212,14 @@ class Contest:
             other.train_ours(workdir, seed, ())
             return self.ours(seed, (f"init_from={workdir}", *FINETUNING))
 
-    def peer(self, model: str, size: str, area: str, seed: int) -> Result:
-        """Trains a network of timm for the same time."""
+    def peer(self, model: str, size: str, area: str, augment: str, seed: int) -> Result:
+        """Trains a network of timm or torchvision for the same time."""
         scores = self._work / "scores.npy"
         minutes = max(self.arguments.minutes, self.result("ours", seed, self.ours).took)
         command = [
             self.arguments.peer_python, str(PEER), str(self._files), str(scores),
             f"--model={model}", f"--size={size}", f"--area={area}", f"--minutes={minutes:g}",
-            f"--seed={seed}",
+            f"--seed={seed}", *([f"--auto-augment={augment}"] if augment else []),
         ]  # fmt: skip
         took = run(command, model)
         return judge(np.load(scores), self._val, took)
@@ -230,10 +236,11 @@ def compare(contest: Contest, others: list[Contest]) -> None:
     taggers: dict[str, Callable[[int], Result]] = {"ours": contest.ours}
     if arguments.peer_python:
         for peer in arguments.peers:
-            model, size, area = (*peer.split("@"), "0.25")[:3]
+            model, size, area, augment = read_peer(peer)
             crops = "" if area == "0.25" else f", crops of {area} to 1"
-            name = f"timm {model}, {size} px{crops}"
-            taggers[name] = functools.partial(contest.peer, model, size, area)
+            name = f"timm {model}, {size} px{crops}{augment and f', {augment}'}"
+            name = name.replace("timm torchvision.", "torchvision ")
+            taggers[name] = functools.partial(contest.peer, model, size, area, augment)
     for name in ablations(arguments):
         changes = sum(map((ABLATIONS | SIZES).__getitem__, name.split(" + ")), ())
         taggers[f"ours, {name}"] = functools.partial(contest.ours, changes=changes)
@@ -248,6 +255,13 @@ def compare(contest: Contest, others: list[Contest]) -> None:
         columns = [*(with_spread(values, 3) for values in metrics), with_spread(took, 1)]
         ratio = np.mean([one.mean_ap for one in results]) / ours_map
         print(ROW.format(contest.name, tagger, len(results), *columns, f"{ratio:.2f}"), flush=True)
+
+
+def read_peer(text: str) -> tuple[str, str, str, str]:
+    """Returns model, pixels, smallest crop and automatic augmentation of a peer's name."""
+    model, size, *others = text.split("@")
+    area, augment = (*others, *("0.25", "")[len(others) :])
+    return model, size, area, augment
 
 
 def ablations(arguments: argparse.Namespace) -> list[str]:

@@ -2,16 +2,17 @@
 """Are planted label errors found? Precision of the first suspects on a drawn set.
 
 Takes the drawn set of the quickstart, removes 5% of its labels and adds as many false ones, runs
-`mlimages suspects` on it, and compares the tables with what was planted. The peer is a random order
-of the labels.
+`mlimages suspects` on it, and compares the tables with what was planted. The peers are cleanlab,
+given the same probabilities, and a random order of the labels.
 
-    python benchmarks/suspects.py
+    python benchmarks/suspects.py --peer-python VENV/bin/python
     python benchmarks/suspects.py --images 1000 --steps 150
 """
 
 import argparse
 import itertools
 import json
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -24,14 +25,17 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mlimages_jax import settings
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.records import parse_record
+from mlimages_jax.evaluation.suspect_labels import SuspectFinder
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings.tagger import Suspects
 from mlimages_jax.training import suspects
 from tfds_builders import shapes
 
+PEER = Path(__file__).parent / "peers" / "cleanlab_suspects.py"
 ERRORS = 0.05
 FIRST = (50, 100, 200)
-ROW = "| {:10} | {:>8} | {:>12} | {:>12} | {:>12} | {:>13} |"
+Labels = set[tuple[str, int]]  # image and class
+ROW = "| {:10} | {:10} | {:>8} | {:>12} | {:>12} | {:>12} | {:>13} |"
 
 
 def main() -> None:
@@ -40,7 +44,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4_000)
     parser.add_argument("--steps", type=int, default=400, help="of each training")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--peer-python", help="an interpreter that has cleanlab")
     arguments = parser.parse_args()
+    suspects.SuspectFinder = Recorder  # type: ignore[misc]  # as the task makes one per fold
     with tempfile.TemporaryDirectory() as temporary:
         folder = shapes.build(Path(temporary) / "data", num_train=arguments.images, num_val=200)
         wrong, missing, labels = plant(Path(folder))
@@ -60,20 +66,61 @@ def main() -> None:
         print(where_and_when(), f"; {arguments.images} images, {labels} labels, "
               f"{len(wrong)} of them wrong, {len(missing)} missing; {arguments.folds} trainings of "
               f"{arguments.steps} steps, {seconds:.0f} s\n", sep="")  # fmt: skip
-        print(ROW.format("problem", "planted", *(f"first {n}" for n in FIRST), "by chance"))
-        print("|:--|--:|--:|--:|--:|--:|")
-        classes = DataSet.open(folder).num_classes
+        heads = *(f"first {n}" for n in FIRST), "by chance"
+        print(ROW.format("problem", "found by", "planted", *heads))
+        print("|:--|:--|--:|--:|--:|--:|--:|")
+        data = DataSet.open(folder)
+        found = {"ours": tables(Path(temporary) / "run")}
+        if arguments.peer_python:
+            found["cleanlab"] = by_cleanlab(arguments.peer_python, Path(temporary), data)
         for problem, planted, out_of in (
             ("wrong", wrong, labels),
-            ("missing", missing, arguments.images * classes - labels),
+            ("missing", missing, arguments.images * data.num_classes - labels),
         ):
-            found = table(Path(temporary) / "run" / f"{problem}_labels.tsv")
-            shares = [np.mean([float(one in planted) for one in found[:n]] or [0.0]) for n in FIRST]
-            chance = len(planted) / out_of
-            print(ROW.format(problem, len(planted), *(f"{s:.2f}" for s in shares), f"{chance:.3f}"))
+            for finder, tables_of in found.items():
+                first = [[one in planted for one in tables_of[problem][:n]] for n in FIRST]
+                shares = [f"{np.mean(hits or [False]):.2f}" for hits in first]
+                chance = f"{len(planted) / out_of:.3f}"
+                print(ROW.format(problem, finder, len(planted), *shares, chance))
 
 
-def plant(folder: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]], int]:
+class Recorder(SuspectFinder):
+    """Keeps what it judges, for the peer."""
+
+    judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # noqa: RUF012  # of all folds
+
+    def add(self, positions: np.ndarray, probabilities: np.ndarray, targets: np.ndarray) -> None:
+        """Keeps the predictions and adds them."""
+        self.judged.append((positions, probabilities, targets))
+        super().add(positions, probabilities, targets)
+
+
+def by_cleanlab(python: str, folder: Path, data: DataSet) -> dict[str, list[tuple[str, int]]]:
+    """Returns the labels that cleanlab suspects, the least probable first, by problem."""
+    positions, probabilities, targets = map(np.concatenate, zip(*Recorder.judged, strict=True))
+    given = targets > 0
+    files = folder / "predictions.npz", folder / "issues.npy"
+    np.savez(files[0], probabilities=probabilities, given=given)
+    subprocess.run([python, str(PEER), *map(str, files)], check=True)
+    issues = np.load(files[1])
+    records = data.records("train")
+    names = [parse_record(records[int(position)]).name for position in positions]
+    confidence = np.where(given, probabilities, 1 - probabilities)
+    rows, classes = np.nonzero(issues)
+    order = np.argsort(confidence[rows, classes], kind="stable")
+    ranked = [(int(rows[i]), int(classes[i])) for i in order]
+    return {
+        problem: [(names[row], class_) for row, class_ in ranked if given[row, class_] == is_given]
+        for problem, is_given in (("wrong", True), ("missing", False))
+    }
+
+
+def tables(folder: Path) -> dict[str, list[tuple[str, int]]]:
+    """Reads the tables of suspects, by problem."""
+    return {problem: table(folder / f"{problem}_labels.tsv") for problem in ("wrong", "missing")}
+
+
+def plant(folder: Path) -> tuple[Labels, Labels, int]:
     """Rewrites the training records with planted errors.
 
     Only classes without children are changed: they and their ancestors are given together.
@@ -87,8 +134,8 @@ def plant(folder: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]], int
     hierarchy = Hierarchy.from_file(folder / "dictionary.txt")
     leaves = np.setdiff1d(np.arange(len(hierarchy)), hierarchy.parents)
     rng = np.random.default_rng(0)
-    wrong: set[tuple[str, int]] = set()
-    missing: set[tuple[str, int]] = set()
+    wrong: Labels = set()
+    missing: Labels = set()
     labels = 0
     data_set = DataSet.open(folder)
     records = data_set.records("train")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The peer of small_sets.py: a network of timm with several labels per image, for some minutes.
+"""The peers of small_sets.py: a network with several labels per image, for some minutes.
 
-Runs in an interpreter that has torch and timm, without this package:
+Runs in an interpreter that has torch, torchvision and timm, without this package:
 
     python timm_tagger.py DATA.npz SCORES.npy --model resnet26d --size 128 --minutes 6
 
@@ -9,7 +9,8 @@ DATA.npz has `train` and `val`, JPEG bytes as objects, and `train_labels`, uint8
 gets the probabilities of val, float32 [m, C], of the averaged weights. The recipe is the best that
 is known for it: AdamW with decay on kernels only, a cosine by the time that is left with warm-up,
 the asymmetric loss, the classifier's bias at the frequencies of the classes, an EMA, and timm's own
-augmentation.
+augmentation. Networks named torchvision.NAME are "plain PyTorch": torchvision's network and
+augmentation (crops and flips), the rest alike.
 """
 
 import argparse
@@ -24,8 +25,11 @@ import numpy as np
 import timm
 import timm.data
 import torch
+import torchvision
 from PIL import Image
+from torchvision import transforms
 
+TORCHVISION = "torchvision."
 BATCH = 64
 RATE, DECAY = 2e-3, 0.01
 WARMUP, EMA_TIME = 0.05, 0.05  # parts of the run
@@ -65,17 +69,42 @@ def optimizer_of(model: Any) -> Any:
 
 
 def network(name: str, labels: Any) -> Any:
-    """Returns a network of timm whose classifier's bias is at the frequencies of the classes.
+    """Returns a network whose classifier's bias is at the frequencies of the classes.
 
     Args:
-        name: Name of the network.
+        name: Name of the network in timm, or torchvision.NAME.
         labels: uint8 [n, C].
     """
-    model = timm.create_model(name, num_classes=labels.shape[1])
+    if name.startswith(TORCHVISION):
+        plain = name.removeprefix(TORCHVISION)
+        model: Any = torchvision.models.get_model(plain, num_classes=labels.shape[1])
+        classifier = model.fc
+    else:
+        model = timm.create_model(name, num_classes=labels.shape[1])
+        classifier = model.get_classifier()
     priors = (labels.sum(0) + 0.5) / (len(labels) + 1)
     with torch.no_grad():
-        model.get_classifier().bias.copy_(torch.from_numpy(np.log(priors / (1 - priors))))
+        classifier.bias.copy_(torch.from_numpy(np.log(priors / (1 - priors))))
     return model.to(memory_format=torch.channels_last)
+
+
+def augmentation(arguments: argparse.Namespace) -> Callable[[Image.Image], Any]:
+    """Returns the transformation of training images: that of the library of the network."""
+    scale = (arguments.area, 1.0)
+    if not arguments.model.startswith(TORCHVISION):
+        return timm.data.create_transform(
+            arguments.size, is_training=True, scale=scale, color_jitter=0.4,
+            auto_augment=arguments.auto_augment,
+        )  # fmt: skip
+    mean, deviation = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(arguments.size, scale=scale),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, deviation),
+        ]
+    )
 
 
 def trained(model: Any, train: Images, *, batch: int, budget: float) -> tuple[Any, int]:
@@ -143,18 +172,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--area", type=float, default=0.25, help="smallest crop, of the image")
+    parser.add_argument("--auto-augment", help="timm's, as rand-m9-n2")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     data = np.load(arguments.data, allow_pickle=True)
     labels, size = data["train_labels"], arguments.size
     model = network(arguments.model, labels)
-    train = Images(
-        data["train"],
-        labels,
-        timm.data.create_transform(
-            size, is_training=True, scale=(arguments.area, 1.0), color_jitter=0.4
-        ),
-    )
+    train = Images(data["train"], labels, augmentation(arguments))
     batch = min(BATCH, max(8, len(train) // 8))
     # The set-up above is part of the minutes, as it is for our command.
     budget = 60 * arguments.minutes * (1 - RESERVED) - (time.monotonic() - begin)

@@ -1,12 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Estimates how often each class is present in a split: the prior that a classifier starts from."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mlimages_jax.data.class_positives import read_intact
 from mlimages_jax.data.dataset import DataSet
 
 MAX_IMAGES = 20_000  # of a larger split a sample will do, for an initial bias
+
+
+class ClassCounts(NamedTuple):
+    """What the labels of some images add up to.
+
+    Attributes:
+        totals: Sum of the targets of every class, float64 [C].
+        known: Number of images in which a class is known, float64 [C].
+        images: Number of images.
+        unlabelled: Number of images in which no class is present.
+    """
+
+    totals: np.ndarray
+    known: np.ndarray
+    images: int
+    unlabelled: int
 
 
 def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> np.ndarray:
@@ -24,28 +42,21 @@ def class_priors(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> 
     Returns:
         float64 [C].
     """
-    totals, known = class_counts(data, split, max_images=max_images)
-    return (totals + 0.5) / (known + 1)
+    counts = class_counts(data, split, max_images=max_images)
+    return (counts.totals + 0.5) / (counts.known + 1)
 
 
-def class_counts(
-    data: DataSet, split: str, *, max_images: int = MAX_IMAGES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sum of targets of every class, and the number of images in which it is known.
-
-    Arguments as for `class_priors`.
-
-    Returns:
-        Two arrays float64 [C].
-    """
+def class_counts(data: DataSet, split: str, *, max_images: int = MAX_IMAGES) -> ClassCounts:
+    """Adds up the labels of a split, or of a sample of it. Arguments as for `class_priors`."""
     records = data.records(split)
     picked = np.linspace(0, len(records) - 1, min(max_images, len(records))).astype(int)
 
     totals = np.zeros(data.num_classes)
     known = np.zeros(data.num_classes)
-    images = 0
+    images = unlabelled = 0
     for record in read_intact(records, picked):
         images += 1
+        unlabelled += not (record.confidences > 0).any()
         is_known = record.confidences >= 0
         np.add.at(totals, record.labels[is_known], record.confidences[is_known])
         # Where missing labels mean "absent", every class is known except those listed as -1, so the
@@ -54,4 +65,4 @@ def class_counts(
         np.add.at(known, record.labels[counted], 1)
     if data.missing_labels == 0:
         known = images - known
-    return totals, known
+    return ClassCounts(totals, known, images, unlabelled)

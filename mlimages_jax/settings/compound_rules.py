@@ -125,8 +125,9 @@ class Open(Rule):
     def is_open(self, value: Any) -> bool:
         if isinstance(self.value, int):
             return is_number(value) and value == self.value  # False equals 0, but is a mistake
-        same_type = str if isinstance(self.value, str) else tuple | list  # a list from JSON
-        return isinstance(value, same_type) and not value
+        if isinstance(self.value, str):
+            return isinstance(value, str) and value == self.value
+        return isinstance(value, tuple | list) and not value  # a list from JSON
 
     def problem(self, value: Any) -> str | None:
         return None if self.is_open(value) else self.rule.problem(value)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import setting
 from mlimages_jax.settings.losses import LOSSES, Loss
-from mlimages_jax.settings.rules import Choice, Number, Whole
+from mlimages_jax.settings.optimization import Optimizer
+from mlimages_jax.settings.rules import BELOW_ONE, Choice, Number, Text, Whole
 from mlimages_jax.settings.training import (
     AREA,
     BATCH,
@@ -17,6 +18,7 @@ from mlimages_jax.settings.training import (
     OPERATIONS,
     PIXELS,
     Augmentation,
+    Checkpoint,
     Crop,
     Model,
     Train,
@@ -74,6 +76,29 @@ class TaggerModel(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaggerOptimizer(Optimizer):
+    """The optimizer, which turns gradients into updates; see that of a training for their rates."""
+
+    ema_decay: float = setting(
+        Open(BELOW_ONE, "by the number of updates", -1),
+        "Decay of an EMA of the weights per step; 0: no EMA.",
+        default=-1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerCheckpoint(Checkpoint):
+    """When the state is saved, and which checkpoints are kept."""
+
+    best: str = setting(
+        Open(Text(), "by the loss: mAP or top-1 of the weights that are used", "auto"),
+        "Metric, such as val/mAP, or val_averaged/mAP for the EMA weights. Its best checkpoint is "
+        "kept too, and load() and the other tasks use it. Empty: they use the latest.",
+        default="auto",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tagger(Train):
     """A training on images of your own, by a recipe that suits their number and the device."""
 
@@ -105,6 +130,8 @@ class Tagger(Train):
     crop: TaggerCrop = TaggerCrop()
     augmentation: TaggerAugmentation = TaggerAugmentation()
     model: TaggerModel = TaggerModel()
+    optimizer: TaggerOptimizer = TaggerOptimizer()
+    checkpoint: TaggerCheckpoint = TaggerCheckpoint()
     loss: TaggerLoss
 
 

@@ -21,8 +21,8 @@ import math
 from typing import Any, NamedTuple
 
 from mlimages_jax.settings import config_file
+from mlimages_jax.settings.fields import Values
 from mlimages_jax.settings.tagger import Tagger
-from mlimages_jax.settings.training import Train
 
 MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
 _IMAGES_OF_MOST_EPOCHS = 1_000
@@ -124,16 +124,20 @@ def augmentation(epochs: float) -> dict[str, Any]:
     return {"crop.area": _CROPS, "augmentation.rand_augment": _OPERATIONS if long else 0}
 
 
-def best_metric(config: Train) -> str:
-    """Returns the metric that decides which checkpoint is best; "" if nothing is evaluated."""
-    evaluation = config.evaluation
-    if not evaluation.splits or not config.evaluate_every:
+def best_metric(values: Values) -> str:
+    """Returns the metric that decides which checkpoint is best; "" if nothing is evaluated.
+
+    Args:
+        values: Settings of a training, by name.
+    """
+    splits = values["evaluation.splits"]
+    if not splits or not values["evaluate_every"]:
         return ""
-    if len(evaluation.views) * max(len(evaluation.sizes), 1) > 1:
+    if len(values["evaluation.views"]) * max(len(values["evaluation.sizes"]), 1) > 1:
         return ""  # several evaluations of equal standing
-    kind = "_averaged" if config.optimizer.ema_decay else ""
-    metric = "top1" if config.loss.name == "softmax" else "mAP"
-    return f"{evaluation.splits[0]}{kind}/{metric}"
+    kind = "_averaged" if values["optimizer.ema_decay"] else ""
+    metric = "top1" if values["loss.name"] == "softmax" else "mAP"
+    return f"{splits[0]}{kind}/{metric}"
 
 
 def _network(setting: Setting) -> dict[str, Any]:

@@ -9,18 +9,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
 from etils import epath
 
-from mlimages_jax.data.class_priors import class_counts
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.evaluation import thresholds_task
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import write_text
 from mlimages_jax.files.text_files import read_text
-from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.plan import chips, estimate
 from mlimages_jax.settings import (
     ConfigError,
@@ -35,15 +32,16 @@ from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import Values, table_of_fields
 from mlimages_jax.settings.tagger import Tagger
 from mlimages_jax.training import open_network, recipe
+from mlimages_jax.training.check_labels import check_labels
 from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.start import fresh_state
 from mlimages_jax.training.train import compile_step, train
 
 CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
+_BEST = "checkpoint.best"  # not in the file: it must fit what a restart evaluates
 _TABLE = table_of_fields(Tagger)
 # What the recipe used before it chose these.
 _OF_BEFORE = {"crop.area": (0.25, 1.0), "augmentation.rand_augment": 0}
-_SHOWN_CLASSES = 5
 _TIMED_STEPS = 10
 _WARM_STEPS = 6  # more than the batches that are read ahead, which would be counted for nothing
 _REST = 0.05  # part of the minutes for saves and the report
@@ -59,10 +57,6 @@ Look at
   {workdir}/thresholds.tsv     the minimum probability of a tag, by class
   {workdir}/curves.png         loss and metrics over the training
 """
-
-
-class UnsuitableSetError(ValueError):
-    """Nothing can be learned from a data set; the message says why."""
 
 
 def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = None) -> None:
@@ -105,6 +99,11 @@ def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
     chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
     if chosen is not None:
         chosen = _OF_BEFORE | chosen
+        logging.info(
+            "%s: the settings that an earlier start chose, %d steps among them; epochs and minutes "
+            "count at the first start only, --config.total_steps=N changes the length",
+            file, chosen["total_steps"],
+        )  # fmt: skip
     if chosen is None:
         data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
         chosen = _choices(config, data, workdir, begin=begin)
@@ -119,7 +118,10 @@ def _with(config: Tagger, chosen: Mapping[str, Any]) -> Train:
     for name in ("epochs", "minutes", "folds", "shown", "engine", "workers"):
         values.pop(name, None)
     chosen = {name: value for name, value in chosen.items() if _is_left_open(name, values)}
-    training = parse(values | chosen | {"task": "train"})
+    merged = values | chosen | {"task": "train"}
+    if _is_left_open(_BEST, values):
+        merged[_BEST] = recipe.best_metric(merged)
+    training = parse(merged)
     assert isinstance(training, Train)
     return training
 
@@ -135,18 +137,19 @@ def _is_left_open(name: str, values: Values) -> bool:
 def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float) -> dict[str, Any]:
     """Chooses the open settings and logs the choice; `begin` is when the minutes started."""
     images = data.num_records(config.data.train_split)
-    check_labels(data, config.data.train_split)
+    counts = check_labels(data, config.data.train_split)
     device = jax.devices()[0]
     setting = recipe.Setting(
         images=images,
         platform=device.platform,
         devices=jax.device_count(),
-        single_label=data.max_labels == 1 and data.missing_labels == 0,
+        # An image without labels tells a tagger what is absent, and a softmax nothing.
+        single_label=data.max_labels == 1 and data.missing_labels == 0 and not counts.unlabelled,
     )
     chosen = recipe.choose(config, setting)
     # Memory and speed are measured before the length is known. The speed is that of long runs,
     # whose augmentation takes longer.
-    any_length = chosen | {"total_steps": 1_000, "accumulate": 1} | recipe.augmentation(math.inf)
+    any_length = chosen | {"accumulate": 1, **_of_length(1_000, epochs=math.inf)}
     trial = open_network.filled(_with(config, any_length), workdir)
     chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
     in_time = None
@@ -155,12 +158,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         in_time = _steps_in_time(config.minutes, trial, data, workdir, begin=begin)
     steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
     epochs = steps * trial.batch_size / images
-    chosen |= {
-        "total_steps": steps,
-        "optimizer.ema_decay": recipe.ema_decay(steps),
-        **recipe.augmentation(epochs),
-    }
-    chosen["checkpoint.best"] = recipe.best_metric(_with(config, chosen))
+    chosen |= _of_length(steps, epochs=epochs)
     logging.info(
         "%d images, %d classes, %s: %s; %d steps are %.1f epochs (recipe.json)",
         images, data.num_classes, "one class per image" if setting.single_label else "tags",
@@ -171,31 +169,13 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     return collectives.of_process_0(chosen)
 
 
-def check_labels(data: DataSet, split: str) -> None:
-    """Warns of classes that no image has, and refuses what nothing can be learned from.
-
-    Raises:
-        UnsuitableSetError: The split has fewer than two images, or no image has a label.
-    """
-    images = data.num_records(split)
-    if images < 2:
-        raise UnsuitableSetError(
-            f"{data.folder}: {split} has {images} image{'s' * (images != 1)}: give at least two, "
-            "better a hundred per class"
-        )
-    present, _ = class_counts(data, split)
-    if not present.any():
-        raise UnsuitableSetError(
-            f"{data.folder}: no image of {split} has a label: look at the rows that `mlimages data "
-            "import --dry-run` shows, and name the columns of the labels with --label-columns"
-        )
-    if len(missing := np.flatnonzero(present == 0)):
-        names = Hierarchy.from_file(data.class_list).names
-        shown = ", ".join(repr(names[i]) for i in missing[:_SHOWN_CLASSES].tolist())
-        logging.warning(
-            "%d of %d classes have no image in %s and cannot be learned: %s%s",
-            len(missing), len(present), split, shown, " ..." * (len(missing) > _SHOWN_CLASSES),
-        )  # fmt: skip
+def _of_length(steps: int, *, epochs: float) -> dict[str, Any]:
+    """The choices that depend on the length."""
+    return {
+        "total_steps": steps,
+        "optimizer.ema_decay": recipe.ema_decay(steps),
+        **recipe.augmentation(epochs),
+    }
 
 
 def _parts_that_fit(config: Train, data: DataSet, device: jax.Device) -> int:

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
 
-import jax
 import pytest
 from absl import logging as absl_logging
-from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.training import tagger
-from tests.support import record_files
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -30,7 +27,7 @@ SMALL = {
 
 CHOSEN = {
     "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
-    "crop.area": [0.7, 1.0], "augmentation.rand_augment": 0,
+    "crop.area": [0.7, 1.0], "augmentation.rand_augment": 0, "optimizer.ema_decay": 0.0,
 }  # fmt: skip
 
 
@@ -59,7 +56,7 @@ def test_what_was_chosen_is_trained_and_written_down(trained):
     config = manager.config_of(trained)
     assert config["task"] == "train" and config["total_steps"] == 4
     assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
-    assert config["checkpoint"]["best"] == chosen["checkpoint.best"] == "val/mAP"
+    assert config["checkpoint"]["best"] == "val/mAP"
     assert manager.latest_step(trained / "checkpoints") == 4
 
 
@@ -92,6 +89,29 @@ def test_a_number_of_operations_that_is_given_is_not_chosen(tmp_path, given):
     assert _restarted(tmp_path, chosen).augmentation.rand_augment == 2
     config = _restarted(tmp_path, chosen, **{"augmentation.rand_augment": given})
     assert config.augmentation.rand_augment == given
+
+
+def test_what_is_switched_off_stays_off(tmp_path):
+    chosen = CHOSEN | {"optimizer.ema_decay": 0.9}
+    config = _restarted(tmp_path, chosen)
+    assert config.optimizer.ema_decay == 0.9 and config.checkpoint.best == "val_averaged/mAP"
+    off = {"optimizer.ema_decay": 0.0, "checkpoint.best": ""}
+    config = _restarted(tmp_path, chosen, **off)
+    assert config.optimizer.ema_decay == 0.0 and config.checkpoint.best == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "best"),
+    [
+        ({"evaluation.splits": ()}, ""),
+        ({"loss.name": "softmax"}, "val/top1"),
+        ({"evaluation.splits": ("test",)}, "test/mAP"),
+    ],
+)
+def test_a_restart_may_evaluate_something_else(tmp_path, changes, best):
+    """As the errors of a first start advise; the choice of 0.1.0 was in the file."""
+    chosen = CHOSEN | {"optimizer.ema_decay": 0.0, "checkpoint.best": "val/mAP"}
+    assert _restarted(tmp_path, chosen, **changes).checkpoint.best == best
 
 
 def test_the_curves_are_drawn(trained):
@@ -159,39 +179,3 @@ def test_the_memory_of_a_device_decides_the_parts(drawn):
     assert whole == tagger._parts_that_fit(config, data, Device(None)) == 1
     with pytest.raises(tagger.ConfigError, match="batches of 64 images do not fit into 0 GB"):
         tagger._parts_that_fit(config, data, Device(10**4))
-
-
-def _set_of(folder, rows):
-    record_files.write_set(folder, [len(rows)])
-    (path,) = record_files.files_of(folder)
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    for number, labels in enumerate(rows):
-        writer.write(record_files.record(f"{number}.jpg", record_files.image(9), labels))
-    writer.close()
-    metadata = {"num_classes": 3, "max_labels": 2}
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    (folder / "dictionary.txt").write_text(
-        "category_index\tcategory_id\tindex_of_parent_category\tcategory name\n"
-        "0\ta\t-1\tapple\n1\tb\t-1\tbee\n2\tc\t-1\tcar\n"
-    )
-    return DataSet.open(folder)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{0: 1.0}], "train has 1 image: give at least two"),
-        ([{}, {1: 0.0}, {2: -1.0}], "no image of train has a label"),
-    ],
-)
-def test_nothing_to_learn_from_is_said(tmp_path, rows, message):
-    with pytest.raises(tagger.UnsuitableSetError, match=message):
-        tagger.check_labels(_set_of(tmp_path, rows), "train")
-
-
-def test_classes_without_images_are_named(tmp_path, monkeypatch):
-    lines = []
-    monkeypatch.setattr(absl_logging, "warning", lambda text, *values: lines.append(text % values))
-    tagger.check_labels(_set_of(tmp_path, [{0: 1.0}, {0: 0.5, 2: 0.0}]), "train")
-    assert lines == ["2 of 3 classes have no image in train and cannot be learned: 'bee', 'car'"]
-    assert jax.process_count() == 1
