@@ -205,6 +205,10 @@ def _patience(patience: int, metric: str) -> str | None:
     return ": name the metric that must improve in checkpoint.best, such as 'val/mAP'"
 
 
+def _one_length(total: int, other: float) -> str | None:
+    return ": give the length once, as this or as total_steps" if total and other else None
+
+
 def _no_steps(total: int, init_from: str) -> str | None:
     if total or init_from:
         return None
@@ -239,4 +243,5 @@ RELATIONS = (
     Relation(("early_stopping.patience", "checkpoint.best"), _patience),
     Relation(("profile.steps",), _profile),
     Relation(("total_steps", "init_from"), _no_steps),
+    *(Relation((name, "total_steps"), _one_length) for name in ("epochs", "minutes")),
 )

@@ -77,7 +77,7 @@ class TaggerModel(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class TaggerOptimizer(Optimizer):
-    """The optimizer, which turns gradients into updates; see that of a training for their rates."""
+    """The optimizer, which turns gradients into updates."""
 
     ema_decay: float = setting(
         Open(BELOW_ONE, "by the number of updates", -1),

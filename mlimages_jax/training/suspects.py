@@ -60,6 +60,8 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
     workdir = epath.Path(paths.absolute(workdir))
     if jax.process_count() > 1:
         raise ConfigError("suspects: run it in one process; train folds elsewhere with data.fold")
+    if config.compile_only:
+        raise ConfigError("compile_only=True: suspects judges by what it trains; leave it out")
     name: Any = config.engine
     with (
         workdir_lock.held(workdir, task="suspects"),

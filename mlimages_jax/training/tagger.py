@@ -2,7 +2,6 @@
 """The task `tagger`: chooses the settings left open, trains, and suggests what to do next."""
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -13,11 +12,10 @@ from absl import logging
 from etils import epath
 
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.data.folds import Fold
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.evaluation import thresholds_task
 from mlimages_jax.files import paths
-from mlimages_jax.files.remote import write_text
-from mlimages_jax.files.text_files import read_text
 from mlimages_jax.plan import chips, estimate
 from mlimages_jax.settings import (
     ConfigError,
@@ -30,18 +28,16 @@ from mlimages_jax.settings import (
 )
 from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import Values, table_of_fields
-from mlimages_jax.settings.tagger import Tagger
-from mlimages_jax.training import open_network, recipe
+from mlimages_jax.settings.tagger import Suspects, Tagger
+from mlimages_jax.training import open_network, recipe, recipe_file
 from mlimages_jax.training.check_labels import check_labels
 from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.start import fresh_state
 from mlimages_jax.training.train import compile_step, train
 
-CHOSEN = "recipe.json"  # in the workdir, so that a restart trains what the first start chose
+_SOME_STEPS = 1_000_000  # longer than any warm-up that is given in steps
 _BEST = "checkpoint.best"  # not in the file: it must fit what a restart evaluates
 _TABLE = table_of_fields(Tagger)
-# What the recipe used before it chose these.
-_OF_BEFORE = {"crop.area": (0.25, 1.0), "augmentation.rand_augment": 0}
 _TIMED_STEPS = 10
 _WARM_STEPS = 6  # more than the batches that are read ahead, which would be counted for nothing
 _REST = 0.05  # part of the minutes for saves and the report
@@ -78,6 +74,8 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
     with workdir_lock.held(workdir, task="tagger"):
         training = as_training(config, workdir, begin=begin)
         train(training, workdir, started=started)
+        if training.compile_only:
+            return
         if not build.is_single_label(training.loss) and training.evaluation.splits:
             _find_thresholds(training, workdir)
     if collectives.process_number() == 0:
@@ -95,20 +93,11 @@ def _find_thresholds(training: Train, workdir: epath.Path) -> None:
 
 def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:
     """Returns the settings of the training, chosen now or by an earlier start of this workdir."""
-    file = workdir / CHOSEN
-    chosen = collectives.of_process_0(json.loads(read_text(file)) if file.exists() else None)
-    if chosen is not None:
-        chosen = _OF_BEFORE | chosen
-        logging.info(
-            "%s: the settings that an earlier start chose, %d steps among them; epochs and minutes "
-            "count at the first start only, --config.total_steps=N changes the length",
-            file, chosen["total_steps"],
-        )  # fmt: skip
+    chosen = collectives.of_process_0(recipe_file.read(workdir))
     if chosen is None:
         data = DataSet.open(config.data.folder, copy_to=config.data.copy_to)
         chosen = _choices(config, data, workdir, begin=begin)
-        if collectives.process_number() == 0:
-            write_text(file, json.dumps(chosen, indent=1))
+        recipe_file.write(workdir, chosen)
     return _with(config, chosen)
 
 
@@ -130,15 +119,15 @@ def _is_left_open(name: str, values: Values) -> bool:
     """Returns whether the recipe chooses a setting."""
     value = values.get(name)
     rule = _TABLE[name].rule
-    # The others, as the size of the network, are left open by what would otherwise mean a default.
+    # The sizes of the network are 0 or empty where they are left open, as in a training.
     return rule.is_open(value) if isinstance(rule, Open) else not value
 
 
 def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float) -> dict[str, Any]:
     """Chooses the open settings and logs the choice; `begin` is when the minutes started."""
-    images = data.num_records(config.data.train_split)
+    images = _trained_images(config, data)
     counts = check_labels(data, config.data.train_split)
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]  # those of other processes do not tell their memory
     setting = recipe.Setting(
         images=images,
         platform=device.platform,
@@ -149,16 +138,21 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     chosen = recipe.choose(config, setting)
     # Memory and speed are measured before the length is known. The speed is that of long runs,
     # whose augmentation takes longer.
-    any_length = chosen | {"accumulate": 1, **_of_length(1_000, epochs=math.inf)}
+    any_length = chosen | {"accumulate": 1, **_of_length(_SOME_STEPS, epochs=math.inf)}
     trial = open_network.filled(_with(config, any_length), workdir)
-    chosen["accumulate"] = config.accumulate or _parts_that_fit(trial, data, device)
+    parts = config.accumulate or _parts_that_fit(trial, data, device)
+    chosen["accumulate"] = collectives.of_process_0(parts)  # as memory may differ between hosts
     in_time = None
     if config.minutes and not config.total_steps:
         trial = replaced(trial, {"accumulate": chosen["accumulate"]})
         in_time = _steps_in_time(config.minutes, trial, data, workdir, begin=begin)
     steps = recipe.length(config, images=images, batch_size=trial.batch_size, steps_in_time=in_time)
     epochs = steps * trial.batch_size / images
-    chosen |= _of_length(steps, epochs=epochs)
+    values = flatten(config)
+    chosen = {
+        name: value if _is_left_open(name, values) else values[name]
+        for name, value in (chosen | _of_length(steps, epochs=epochs)).items()
+    }
     logging.info(
         "%d images, %d classes, %s: %s; %d steps are %.1f epochs (recipe.json)",
         images, data.num_classes, "one class per image" if setting.single_label else "tags",
@@ -167,6 +161,16 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
     )  # fmt: skip
     # Measured times differ between processes, and with them the number of steps.
     return collectives.of_process_0(chosen)
+
+
+def _trained_images(config: Tagger, data: DataSet) -> int:
+    """Returns how many images the training sees, without the fold that is kept out."""
+    images = data.num_records(config.data.train_split)
+    if isinstance(config, Suspects):
+        return images - images // config.folds
+    if config.data.fold:
+        return images - int(Fold(*config.data.fold).mask(images).sum())
+    return images
 
 
 def _of_length(steps: int, *, epochs: float) -> dict[str, Any]:

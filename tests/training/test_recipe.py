@@ -80,7 +80,7 @@ def test_epochs_by_hand():
         ({"epochs": 2}, 1_000, 125),
         ({}, 10_000, 10_000),
         ({}, 0, 1),
-        ({"total_steps": 7, "epochs": 2}, 100, 7),
+        ({"total_steps": 7}, 100, 7),
     ],
 )
 def test_the_length_by_hand(given, in_time, steps):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+from unittest import mock
 
 import pytest
 from absl import logging as absl_logging
@@ -7,6 +8,7 @@ from PIL import Image
 
 from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.settings import flatten
 from mlimages_jax.training import tagger
 from tests.support.small_run import load_config
 from tfds_builders import shapes
@@ -71,7 +73,9 @@ def test_a_restart_trains_what_the_first_start_chose(trained, drawn, capsys):
 def _restarted(workdir, chosen, **changes):
     """The settings of a restart of a run that chose these."""
     (workdir / "recipe.json").write_text(json.dumps(chosen))
-    return tagger.as_training(_config("x", **changes), workdir, begin=0)
+    begun = mock.patch.object(tagger.recipe_file, "_has_begun", lambda workdir: True)
+    with begun:
+        return tagger.as_training(_config("x", **changes), workdir, begin=0)
 
 
 def test_a_run_of_before_its_augmentation_was_chosen_keeps_it(tmp_path):
@@ -112,6 +116,42 @@ def test_a_restart_may_evaluate_something_else(tmp_path, changes, best):
     """As the errors of a first start advise; the choice of 0.1.0 was in the file."""
     chosen = CHOSEN | {"optimizer.ema_decay": 0.0, "checkpoint.best": "val/mAP"}
     assert _restarted(tmp_path, chosen, **changes).checkpoint.best == best
+
+
+def test_a_start_before_the_first_checkpoint_chooses_anew(drawn, tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps(CHOSEN | {"image_size": 64}))
+    config = tagger.as_training(_config(drawn, epochs=2), tmp_path, begin=0)
+    assert config.total_steps == 8 and config.image_size == 32
+    assert json.loads((tmp_path / "recipe.json").read_text())["total_steps"] == 8
+
+
+def test_what_is_given_is_in_the_file_too(drawn, tmp_path):
+    given = {"crop.area": (0.3, 0.9), "augmentation.rand_augment": 4, "optimizer.ema_decay": 0.5}
+    config = tagger.as_training(_config(drawn, epochs=1, **given), tmp_path, begin=0)
+    assert flatten(config).items() >= given.items()
+    chosen = json.loads((tmp_path / "recipe.json").read_text())
+    assert chosen.items() >= (given | {"crop.area": [0.3, 0.9]}).items()
+
+
+def test_a_warm_up_may_be_longer_than_a_usual_run(drawn, tmp_path):
+    given = {"schedule.cosine.warmup_steps": 1_500, "total_steps": 2_000}
+    assert tagger.as_training(_config(drawn, **given), tmp_path, begin=0).total_steps == 2_000
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "steps"), [("tagger", {"data.fold": (0, 2)}, 20), ("suspects", {}, 27)]
+)
+def test_epochs_are_those_of_the_images_that_are_trained_on(drawn, tmp_path, name, changes, steps):
+    """32 of 64 images are 2 batches, 43 are 2.7."""
+    config = load_config("tagger", **SMALL, **changes,
+                         **{"task": name, "data.folder": str(drawn), "epochs": 10})  # fmt: skip
+    assert tagger.as_training(config, tmp_path, begin=0).total_steps == steps
+
+
+def test_compiling_is_all_that_compile_only_does(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(tagger, "train", lambda *_, **__: None)
+    monkeypatch.setattr(tagger, "_find_thresholds", None)
+    tagger.tagger(_config(drawn, compile_only=True), tmp_path)
 
 
 def test_the_curves_are_drawn(trained):
