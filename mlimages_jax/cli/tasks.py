@@ -215,7 +215,8 @@ def tag(
         output: file ending in .csv, .jsonl, .parquet, or .txt (the original's format); default:
             tags.csv, or tags.jsonl in a workdir.
         workdir: folder of the run; default: workdirs/tag.
-        top_k: maximum number of tags per image; 0: no limit; default: 5.
+        top_k: maximum number of tags per image; 0: no limit; default: 1 for a model of one class
+            per image, no limit if every class has a threshold, else 5.
         threshold: minimum probability of a tag, for all classes.
         thresholds: file of minimum probabilities by class, or none; default: thresholds.tsv in the
             checkpoint's workdir, if there is one and --threshold is not given.

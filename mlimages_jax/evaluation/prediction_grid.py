@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -28,12 +29,32 @@ _LINE_HEIGHT = 18
 _HIT, _FALSE_ALARM, _MISS = (
     ("\N{CHECK MARK}", (0, 125, 60)), ("\N{BALLOT X}", (205, 30, 30)), ("?", (176, 96, 0)),
 )  # fmt: skip
-_LEGEND = (
-    (_HIT, "hit: predicted and true"), (_FALSE_ALARM, "false alarm: predicted, not true"),
-    (_MISS, "miss: true, not predicted"),
-)  # fmt: skip
 
 _Line = tuple[str, str, tuple[int, int, int]]  # text that may be truncated, the rest, colour
+
+
+class Legend(NamedTuple):
+    """What the signs mean; "" leaves one out of the legend.
+
+    Attributes:
+        hit: Predicted and true.
+        false_alarm: Predicted, not true.
+        miss: True, not predicted.
+    """
+
+    hit: str = ""
+    false_alarm: str = ""
+    miss: str = ""
+
+    def lines(self) -> list[_Line]:
+        """Returns a line for every sign that has a meaning."""
+        marks = zip((_HIT, _FALSE_ALARM, _MISS), self, strict=True)
+        return [(f"{sign} {text}", "", colour) for (sign, colour), text in marks if text]
+
+
+_TRUE_AND_PREDICTED = Legend(
+    "hit: predicted and true", "false alarm: predicted, not true", "miss: true, not predicted"
+)
 
 
 def write_grid(
@@ -94,6 +115,7 @@ def save_grid(
     true_tags: Sequence[Sequence[str]],
     predicted_tags: Sequence[Sequence[tuple[str, float, bool]]],
     columns: int = 6,
+    legend: Legend = _TRUE_AND_PREDICTED,
 ) -> epath.Path:
     """Writes the grid, below a legend.
 
@@ -104,6 +126,7 @@ def save_grid(
         predicted_tags: (name, score, is correct) of each image's predictions, in display order.
             True tags that are not among them are misses.
         columns: Number of images per row.
+        legend: What the signs mean.
 
     Returns:
         `path`.
@@ -125,11 +148,11 @@ def save_grid(
         for start in starts
     ]
     total_width = _GAP + columns * (width + _GAP)
-    legend = [(f"{sign} {text}", "", colour) for (sign, colour), text in _LEGEND]
+    meanings = legend.lines()
     side_by_side = columns > 2  # wide enough for one line
-    first = 2 * _GAP + _LINE_HEIGHT * (1 if side_by_side else len(legend))
+    first = 2 * _GAP + _LINE_HEIGHT * (1 if side_by_side else len(meanings))
     grid = Image.new("RGB", (total_width, first + sum(row_heights)), "white")
-    for number, line in enumerate(legend):
+    for number, line in enumerate(meanings):
         left, top = (number * total_width // 3, 0) if side_by_side else (0, number * _LINE_HEIGHT)
         _write(grid, [line], left=_GAP + left, top=_GAP + top, width=total_width - 2 * _GAP)
     for start, top in zip(starts, first + np.cumsum([0, *row_heights]), strict=False):

@@ -173,7 +173,8 @@ class Model:
 
         Args:
             images: One image or several.
-            top_k: Maximum number of tags per image; None sets no limit.
+            top_k: Maximum number of tags per image. None sets no limit, which suits thresholds: a
+                number leaves out the less probable of the classes that reach theirs.
             threshold: Minimum probability of a tag.
             thresholds: Minimum probabilities of single classes, by WordNet id or index, or a file
                 of these; see `tagging.class_limits`. `threshold` applies to all other classes.
@@ -215,11 +216,7 @@ class Model:
             ThresholdError: If a class is unknown or a threshold is outside [0, 1].
             ModelError: See `tag`.
         """
-        if self.hierarchy is None:
-            raise ModelError(
-                f"the {self.network.num_classes} classes of this checkpoint have no names: its "
-                "workdir has no dictionary.txt; give load(..., classes=FILE)"
-            )
+        hierarchy = self._named_classes()
         self._check_loss()
         if consistent and self.loss == "softmax":
             raise ModelError(
@@ -227,7 +224,7 @@ class Model:
                 "one class per image, and its ancestors are separate classes"
             )
         tags_of = tagging.tagger(
-            self.hierarchy,
+            hierarchy,
             top_k=top_k,
             threshold=threshold,
             thresholds=self._chosen(threshold, thresholds),
@@ -242,16 +239,27 @@ class Model:
 
         Returns:
             float64 [C], -inf for classes without a limit; None if no class has one.
+
+        Raises:
+            ThresholdError: See `tag`.
+            ModelError: If the classes have no names.
         """
-        assert self.hierarchy
+        hierarchy = self._named_classes()
         chosen = self._chosen(threshold, thresholds)
-        return tagging.class_limits(self.hierarchy, threshold=threshold, thresholds=chosen)
+        return tagging.class_limits(hierarchy, threshold=threshold, thresholds=chosen)
+
+    def _named_classes(self) -> Hierarchy:
+        if self.hierarchy is None:
+            raise ModelError(
+                f"the {self.network.num_classes} classes of this checkpoint have no names: its "
+                "workdir has no dictionary.txt; give load(..., classes=FILE)"
+            )
+        return self.hierarchy
 
     def _chosen(self, threshold: float | None, thresholds: Thresholds | None) -> Thresholds | None:
-        assert self.hierarchy
         return chosen_thresholds.for_tags(
             self.thresholds,
-            self.hierarchy,
+            self._named_classes(),
             threshold=threshold,
             thresholds=thresholds,
             weights=lambda: weights_digest(
@@ -267,7 +275,7 @@ class Model:
 
         Args:
             images: One image or several.
-            top_k: See `tag`.
+            top_k: Maximum number of classes per image, which has one: 1 for that alone.
             on_error: "raise" or "row"; see the class.
 
         Raises:

@@ -3,8 +3,9 @@
 
 Its doubt says how near a tag was to being another one. With several labels per image it is the
 smallest distance of a tag's score to the threshold of its class, or to 0.5 where a class has none;
-with one class per image it is the lead of the best score over the second. Images with a small
-distance are the most doubtful. Images without a tag, whose scores are not recorded, have no doubt.
+with one class per image it is the lead of the best score over the second, or the best score itself
+where the second is not recorded. Images with a small distance are the most doubtful. Images without
+a tag, whose scores are not recorded, have no doubt.
 """
 
 import os
@@ -83,10 +84,8 @@ class TagSheet:
         if not tags:
             return None
         if self._one_class:
-            best = tags[0][1]
-            # Where only one tag was recorded, the second score is at most what is left of 1.
-            second = tags[1][1] if len(tags) > 1 else 1 - best
-            return round(best - second, _DIGITS)
+            second = tags[1][1] if len(tags) > 1 else 0.0
+            return round(tags[0][1] - second, _DIGITS)
         return round(min(abs(score - self._limits[index]) for index, score in tags), _DIGITS)
 
     def _address(self, path: Path | None) -> str | None:

@@ -38,6 +38,8 @@ from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.settings import Classify, build, checked
 
+_FEW = 5  # tags of an image where nothing else limits them
+
 
 class Summary(NamedTuple):
     """Contents of the file.
@@ -188,6 +190,7 @@ def _job(config: Classify, output: Path, file_format: str, *, built: bool) -> Jo
     batch_predict.fitting_batch(config.batch_size, images=0, mesh=mesh)
     folder = places.local(config.checkpoint)
     model = _load(config, folder, place=sharding.replicated(mesh))
+    config = dataclasses.replace(config, top_k=_most_tags(config, model))
     tags_of = _tagger(config, model)
     upright = saved_model.turns_upright(
         agreed(lambda: places.opened(folder).config), config.exif_orientation, built=built
@@ -230,6 +233,27 @@ def _load(config: Classify, folder: epath.Path, *, place: jax.sharding.Sharding)
         # Without this, thresholds that are not used would be looked for, and announced.
         thresholds=chosen_thresholds.NONE if config.threshold or config.thresholds else None,
     )
+
+
+def _most_tags(config: Classify, model: Model) -> int:
+    """Returns the maximum number of tags per image, 0 for no limit; logs one that is chosen."""
+    if config.top_k >= 0:
+        return config.top_k
+    if model.loss == "softmax":
+        logging.info("one tag per image, its most probable class; top_k=5 gives more")
+        return 1
+    if _has_all_limits(model.class_limits(**_rules(config))):
+        logging.info("all tags that reach their thresholds; top_k=5 gives at most five per image")
+        return 0
+    # A class without a threshold would be a tag of every image.
+    logging.info(
+        "at most %d tags per image, as not all classes have thresholds; top_k=0: all", _FEW
+    )
+    return _FEW
+
+
+def _has_all_limits(limits: np.ndarray | None) -> bool:
+    return limits is not None and bool(np.isfinite(limits).all())
 
 
 def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:

@@ -88,7 +88,7 @@ def best_tags(
     Args:
         scores: Floats [n, C]; ties go to the lower class index.
         hierarchy: A hierarchy of the C classes.
-        top_k: Maximum number of tags per image; None sets no limit.
+        top_k: Maximum number of tags per image; None sets no limit, which suits `limits`.
         limits: Floats [C], the minimum score of each class, see `class_limits`; None sets none.
 
     Raises:

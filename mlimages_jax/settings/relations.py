@@ -199,6 +199,15 @@ def _best(
     return f" is none of the metrics of this run's evaluations, {listed}{nearest(metric, known)}"
 
 
+def _patience_of_suspects(patience: int, task: str) -> str | None:
+    if not patience or task != "suspects":
+        return None
+    return (
+        ": the trainings without a fold are not evaluated before their end, so they cannot end "
+        "early: leave it at 0, and set their length by epochs or minutes"
+    )
+
+
 def _patience(patience: int, metric: str) -> str | None:
     if not patience or metric:
         return None
@@ -241,6 +250,7 @@ RELATIONS = (
     Relation(("data.fold", "data.order"), _fold),
     Relation(_BEST_DEPENDS_ON, _best),
     Relation(("early_stopping.patience", "checkpoint.best"), _patience),
+    Relation(("early_stopping.patience", "task"), _patience_of_suspects),
     Relation(("profile.steps",), _profile),
     Relation(("total_steps", "init_from"), _no_steps),
     *(Relation((name, "total_steps"), _one_length) for name in ("epochs", "minutes")),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mlimages_jax.settings.compound_rules import Several
+from mlimages_jax.settings.compound_rules import Open, Several
 from mlimages_jax.settings.fields import Table, setting, table_of_fields
 from mlimages_jax.settings.losses import CONFIDENCE, LOSSES
 from mlimages_jax.settings.rules import Choice, Flag, Number, PathText, Text, Whole
@@ -29,6 +29,11 @@ from mlimages_jax.settings.training import (
 _WHERE_IMAGES = "give a folder of images, a list of them, one image, or the folder of a built set"
 _CHECKPOINT = PathText(may_be_empty=False, advice=WHERE_CHECKPOINT)
 _OPEN_LOSS = Choice((*LOSSES, ""))
+_TOP_K = Open(
+    Whole(0, zero="no limit"),
+    "by the model: 1 for one class per image, no limit where every class has a threshold, else 5",
+    -1,
+)
 _EXIF = Flag(none="as the checkpoint was trained")
 
 _CHECKPOINT_MEANS = "A workdir, a checkpoints folder or a step."
@@ -233,7 +238,7 @@ class Classify(_OnImages):
         "beside it. Empty: none.",
         default="",
     )
-    top_k: int = setting(Whole(0, zero="no limit"), "Maximum number of tags per image.", default=5)
+    top_k: int = setting(_TOP_K, "Maximum number of tags per image.", default=-1)
     threshold: float = setting(Number(0.0, 1.0), "Minimum probability of a tag.", default=0.0)
     thresholds: str = setting(
         PathText(stands_for_none="none"),

@@ -113,11 +113,13 @@ def _what_it_is(subject: Subject) -> str:
 
 
 def _use(subject: Subject) -> str:
+    # Thresholds decide how many tags there are.
+    limit = ", top_k=None" if subject.facts["thresholds"] else ""
     return (
         "## Use\n\n```python\n"
         "import mlimages_jax as mli\n\n"
         f'model = mli.load("hf://{subject.repo}")\n'
-        'for tag in model.tag("photo.jpg")[0]:\n'
+        f'for tag in model.tag("photo.jpg"{limit})[0]:\n'
         '    print(f"{tag.score:.2f}  {tag.name}")\n```\n\n'
         "Without that package: model.safetensors has the arrays, config.json what using them "
         f"takes.\n\n{description.in_words(subject.facts).strip()}"

@@ -8,15 +8,19 @@ from etils import epath
 from mlimages_jax.distributed import collectives, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.settings import Train, replaced
+from mlimages_jax.training import what_next
 from mlimages_jax.training.train import train
 from tfds_builders import shapes
 
+_FILES = {
+    "predictions.png": "validation images with true and predicted tags",
+    "per_class.tsv": "average precision of every class",
+    "metrics.jsonl": "all numbers by step",
+    "events": "the same for TensorBoard (pip install tensorboard)",
+}
 WHAT_NEXT = """
 Done. Look at
-  {workdir}/predictions.png    validation images with true and predicted tags
-  {workdir}/per_class.tsv      average precision of every class
-  {workdir}/metrics.jsonl      all numbers by step
-  {workdir}/events             the same for TensorBoard (pip install tensorboard)
+{files}
 
 Try next
   train on your own images     mlimages data import FOLDER --dry-run
@@ -41,8 +45,8 @@ def quickstart(config: Train, workdir: epath.PathLike, *, started: float | None 
     workdir = paths.absolute(workdir)
     with workdir_lock.held(workdir, task="quickstart"):
         train(_with_data(config, workdir), workdir, started=started)
-    if not config.compile_only:
-        print(WHAT_NEXT.format(workdir=workdir))
+    if not config.compile_only and jax.process_index() == 0:  # which writes the files
+        print(WHAT_NEXT.format(files=what_next.existing(epath.Path(workdir), _FILES)))
 
 
 def _with_data(config: Train, workdir: str) -> Train:

@@ -19,7 +19,7 @@ from mlimages_jax.data.records import Records, record_at
 from mlimages_jax.distributed import sharding, workdir_lock
 from mlimages_jax.engines.options import open_engine
 from mlimages_jax.engines.ordered import map_ordered
-from mlimages_jax.evaluation.prediction_grid import save_grid
+from mlimages_jax.evaluation.prediction_grid import Legend, save_grid
 from mlimages_jax.evaluation.suspect_labels import Suspect, SuspectFinder
 from mlimages_jax.files import paths
 from mlimages_jax.files.escaping import tsv_row
@@ -28,16 +28,27 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import ConfigError, Train, build, replaced
 from mlimages_jax.settings.tagger import Suspects
 from mlimages_jax.step.state import TrainState
+from mlimages_jax.training import what_next
 from mlimages_jax.training.evaluations import make_evaluation
 from mlimages_jax.training.tagger import as_training
 from mlimages_jax.training.train import train
 
 _COLUMNS = ("image", "class", "id", "name", "probability", "instead")
 _ON_SHEET, _IMAGE_SIZE = 36, 128
+# Given, not true: the labels are what is doubted.
+_LEGENDS = {
+    "wrong": Legend(miss="given, not predicted"),
+    "missing": Legend(false_alarm="predicted, not given"),
+}
+_FILES = {
+    "wrong_labels.tsv": "labels that are probably wrong",
+    "wrong_labels.png": "their images",
+    "missing_labels.tsv": "labels that are probably missing",
+    "missing_labels.png": "their images",
+}
 WHAT_NEXT = """
-Done. Look at the labels that are probably
-  wrong     {workdir}/wrong_labels.tsv      sheet: {workdir}/wrong_labels.png
-  missing   {workdir}/missing_labels.tsv    sheet: {workdir}/missing_labels.png
+Done. Look at
+{files}
 The strongest suspicion comes first. Correct the lists, and build the data set again.
 """
 
@@ -54,7 +65,7 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
         workdir: Folder for the tables, and for a workdir of each training.
 
     Raises:
-        ConfigError: There are several processes, or as for `train.train`.
+        ConfigError: There are several processes, nothing is trained, or as for `train.train`.
         Exception: As for `tagger.tagger`, and for `engines.options.open_engine`.
     """
     workdir = epath.Path(paths.absolute(workdir))
@@ -78,7 +89,7 @@ def find_suspects(config: Suspects, workdir: epath.PathLike) -> None:
             logging.info("%s is done", fold)
             finder.add_found(of_fold)
         _write(config, workdir, training, data, finder)
-    print(WHAT_NEXT.format(workdir=workdir))
+    print(WHAT_NEXT.format(files=what_next.existing(workdir, _FILES)))
 
 
 class _Fold(NamedTuple):
@@ -96,7 +107,8 @@ def _choose(config: Suspects, workdir: str, _: _Fold) -> Train:
 def _train_and_judge(training: Train, workdir: str, fold: _Fold) -> SuspectFinder:
     """Trains without a fold, and returns what that network finds in it."""
     logging.info("%s", fold)
-    # Only the last weights are used, so the evaluations on the way are left out.
+    # Only the last weights are used, so the evaluations on the way are left out; `patience`, which
+    # needs them, is refused before (settings.relations).
     changes = {"data.fold": tuple(fold), "evaluate_every": 0, "checkpoint.best": ""}
     of_fold = replaced(training, changes)
     # A finished fold only restores its last checkpoint, so a restart costs little.
@@ -149,7 +161,7 @@ def _write(
         logging.info("%d labels are probably %s", len(found), problem)
         lines = [tsv_row(_COLUMNS), *map(tsv_row, _rows(found, records, hierarchy))]
         write_text(workdir / f"{problem}_labels.tsv", "".join(lines))
-        _write_sheet(workdir / f"{problem}_labels.png", found[:_ON_SHEET], records, hierarchy)
+        _write_sheet(workdir, problem, found[:_ON_SHEET], records, hierarchy)
 
 
 def _rows(
@@ -167,9 +179,14 @@ def _rows(
 
 
 def _write_sheet(
-    path: epath.Path, found: Sequence[Suspect], records: Records, hierarchy: Hierarchy
+    workdir: epath.Path,
+    problem: Literal["wrong", "missing"],
+    found: Sequence[Suspect],
+    records: Records,
+    hierarchy: Hierarchy,
 ) -> None:
     """Draws the images: a wrong label appears as a miss, a missing one as a false alarm."""
+    legend = _LEGENDS[problem]
     view = EvaluationView(_IMAGE_SIZE, "whole")
     images, given, predicted = [], [], []
     for one in found:
@@ -178,13 +195,17 @@ def _write_sheet(
         except BadImage:
             continue
         name = hierarchy.names[one.class_]
-        # The sheet marks a true tag that is not predicted as a miss, and one that is predicted but
-        # not true as a false alarm: the two kinds of suspects.
-        wrong = path.name.startswith("wrong")
-        given.append([name] if wrong else [])
-        predicted.append([] if wrong else [(name, one.probability, False)])
+        given.append([name] if problem == "wrong" else [])
+        predicted.append([] if problem == "wrong" else [(name, one.probability, False)])
         if one.instead is not None:
             class_, probability = one.instead
             predicted[-1].append((hierarchy.names[class_], probability, False))
+            legend = legend._replace(false_alarm="predicted instead")
     if images:
-        save_grid(path, np.stack(images), true_tags=given, predicted_tags=predicted)
+        save_grid(
+            workdir / f"{problem}_labels.png",
+            np.stack(images),
+            true_tags=given,
+            predicted_tags=predicted,
+            legend=legend,
+        )

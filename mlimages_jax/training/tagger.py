@@ -29,7 +29,7 @@ from mlimages_jax.settings import (
 from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import Values, table_of_fields
 from mlimages_jax.settings.tagger import Suspects, Tagger
-from mlimages_jax.training import open_network, recipe, recipe_file
+from mlimages_jax.training import open_network, recipe, recipe_file, what_next
 from mlimages_jax.training.check_labels import check_labels
 from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.start import fresh_state
@@ -42,17 +42,6 @@ _TIMED_STEPS = 10
 _WARM_STEPS = 6  # more than the batches that are read ahead, which would be counted for nothing
 _REST = 0.05  # part of the minutes for saves and the report
 _EVALUATED = 0.5  # time to evaluate an image, in times to train on it
-
-WHAT_NEXT = """
-Done. Tag images with
-  mlimages tag FOLDER --checkpoint={workdir} --output=tags.csv
-
-Look at
-  {workdir}/predictions.png    validation images: hits, misses and false alarms
-  {workdir}/per_class.tsv      how well every class is found
-  {workdir}/thresholds.tsv     the minimum probability of a tag, by class
-  {workdir}/curves.png         loss and metrics over the training
-"""
 
 
 def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = None) -> None:
@@ -79,7 +68,7 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
         if not build.is_single_label(training.loss) and training.evaluation.splits:
             _find_thresholds(training, workdir)
     if collectives.process_number() == 0:
-        print(WHAT_NEXT.format(workdir=workdir))
+        what_next.tell(workdir)
 
 
 def _find_thresholds(training: Train, workdir: epath.Path) -> None:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlimages_jax.evaluation.prediction_grid import save_grid, specific_classes
+from mlimages_jax.evaluation.prediction_grid import Legend, save_grid, specific_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from tests.support import bucket
 
@@ -47,6 +47,14 @@ def test_hits_false_alarms_and_misses_have_their_colours(tmp_path):
     left, middle, right = np.split(rest[:, : 3 * (pixels.shape[1] // 3)], 3, axis=1)
     for part, expected in ((left, {GREEN}), (middle, {GREEN, RED}), (right, {ORANGE})):
         assert {c for c in (GREEN, RED, ORANGE) if count(part, c) > 0} == expected
+
+
+def test_a_legend_says_what_its_signs_mean_and_leaves_out_the_others(tmp_path):
+    tags = {"true_tags": [[]] * 3, "predicted_tags": [[("dog", 0.9, False)]] * 3}
+    usual = grid_of(tmp_path, images(3), **tags)
+    own = grid_of(tmp_path, images(3), **tags, legend=Legend(false_alarm="NOT GIVEN"))
+    assert [count(own[:30], colour) > 0 for colour in (GREEN, RED, ORANGE)] == [False, True, False]
+    assert np.array_equal(own[30:], usual[30:])
 
 
 @pytest.mark.parametrize(("side", "shown"), [(64, 192), (96, 192), (224, 224)])

@@ -133,18 +133,26 @@ def test_the_task_of_tagging_uses_them(data, workdir, tmp_path, caplog):
     path.mkdir()
     for number, record in enumerate(_records(data)[:4]):
         (path / f"{number}.jpg").write_bytes(record.jpeg)
-    cases = {"own": {}, "none": {"thresholds": "none"}}
-    for name, changes in cases.items():
-        caplog.clear()
+
+    def tag(name, **changes):
         output = tmp_path / f"{name}.jsonl"
         values = {"checkpoint": str(workdir), "input": str(path), "output": str(output)}
-        values |= {"batch_size": 8, "num_threads": 1, "top_k": 0}
+        values |= {"batch_size": 8, "num_threads": 1}
         tag_task.classify(load_config("classify", **values | changes), tmp_path / "w")
-        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        return [json.loads(line)["tags"] for line in output.read_text().splitlines()]
+
+    # How many tags an image gets follows from whether thresholds decide.
+    for name, most, changes in (("own", None, {}), ("none", 5, {"thresholds": "none"})):
+        caplog.clear()
+        rows = tag(name, **changes)
         for number, row in enumerate(rows):
-            (tags,) = model.tag(path / f"{number}.jpg", None, **changes)
-            assert [tag["index"] for tag in row["tags"]] == [tag.index for tag in tags]
+            (tags,) = model.tag(path / f"{number}.jpg", most, **changes)
+            assert [found["index"] for found in row] == [found.index for found in tags]
+        assert (max(map(len, rows)) > 5) == (name == "own")
         assert any("must reach the thresholds" in m for m in caplog.messages) == (name == "own")
+    assert all(len(row) <= 5 for row in tag("five", top_k=5))  # as the default was
+    with pytest.raises(ConfigError, match=r"made with other values.*top_k: 5 before, 0 now"):
+        tag("five")
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_doubt_is_the_distance_to_the_nearest_threshold(sheet):
 
 
 @pytest.mark.parametrize(
-    ("tags", "doubt"), [([(CAR, 0.5), (DOG, 0.45)], 0.05), ([(CAR, 0.8)], 0.6), ([], None)]
+    ("tags", "doubt"), [([(CAR, 0.5), (DOG, 0.45)], 0.05), ([(CAR, 0.8)], 0.8), ([], None)]
 )
 def test_with_one_class_an_image_doubt_is_the_lead_of_the_best(tmp_path, tags, doubt):
     source = _write(tmp_path, ["a.jpg"])

@@ -2,6 +2,7 @@
 """The task of configs/classify.py on a person's folder, against `Model.tag`."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -164,6 +165,34 @@ def test_tags_by_all_rules(checkpoint, model, folder, tmp_path):
         assert model.tag(sorted((folder / "noise").iterdir()), None, **fewer) != expected
 
 
+SOME, ALL = "n0\t0.1\n3\t0.01\n", "".join(f"{index}\t0.01\n" for index in range(5))
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "most"),
+    [
+        ("softmax", {}, 1),
+        ("softmax", {"threshold": 0.1}, 1),
+        ("softmax", {"top_k": 0}, 0),
+        ("weighted", {}, 5),
+        ("weighted", {"threshold": 0.1}, 0),
+        ("weighted", {"threshold": 0.1, "top_k": 3}, 3),
+        ("weighted", {"threshold": 0.0}, 5),
+        ("weighted", {"thresholds": "none"}, 5),
+        ("weighted", {"thresholds": ALL}, 0),
+        # Classes without a threshold would be tags of every image.
+        ("weighted", {"thresholds": SOME}, 5),
+        ("weighted", {"thresholds": SOME, "threshold": 0.1}, 0),
+    ],
+)
+def test_how_many_tags_an_image_gets(checkpoint, model, folder, tmp_path, loss, changes, most):
+    if changes.get("thresholds") in (SOME, ALL):
+        (tmp_path / "t").write_text(changes["thresholds"])
+        changes = changes | {"thresholds": str(tmp_path / "t")}
+    config = _config(checkpoint, folder, **changes)
+    assert tag_task._most_tags(config, dataclasses.replace(model, loss=loss)) == most
+
+
 @pytest.mark.slow
 def test_ten_crops_at_another_size_in_other_precision(checkpoint, folder, tmp_path):
     view = {"view.name": "ten_crop", "view.size": 24}
@@ -196,6 +225,9 @@ def test_one_class_an_image_of_a_list_without_labels(folder, tmp_path):
     model = pretrained.load(other, classes=tmp_path / "names.txt")
     expected = model.classify([folder / "IMG_1.JPG", folder / "noise/03.jpg"])
     _check(rows[:2], ["IMG_1.JPG", "noise/03.jpg"], expected)
+    _classify(other, tmp_path / "list.txt", tmp_path / "one.jsonl", **changes | {"top_k": -1})
+    first = [row["tags"][:1] for row in rows[:2]]
+    assert [row["tags"] for row in _rows(tmp_path / "one.jsonl")[:2]] == first
     with pytest.raises(
         build.ConfigError, match="consistent=True is for models with several labels"
     ):
@@ -391,7 +423,7 @@ def test_too_many_errors_end_it(checkpoint, folder, tmp_path):
         ({"output": "tags.json"}, r"cannot tell the format of .*tags.json"),
         ({"format": "xml"}, r"format='xml' is none of jsonl"),
         ({"output": "gs://bucket/tags.csv"}, "tags are written to a local disk"),
-        ({"top_k": -1}, r"top_k=-1: give a whole number, 0 \(no limit\)"),
+        ({"top_k": -2}, r"top_k=-2: give a whole number, 0 \(no limit\)"),
         ({"threshold": 1.5}, "threshold=1.5: give a number, 0 or more and at most 1"),
         ({"loss": "hinge"}, "loss='hinge' is none of"),
         ({"dtype": "int8"}, "dtype='int8' is none of float32"),

@@ -49,7 +49,7 @@ def test_fractions_of_steps_are_explained_where_there_are_steps(capsys):
 
 def test_the_file_may_be_the_next_word_and_may_be_missing(capsys):
     assert _answer("--config", f"{ROOT}/configs/classify.py", "--config.help") == 0
-    assert "  --config.top_k=5  (default)" in capsys.readouterr().out
+    assert "  --config.top_k=-1  (default)" in capsys.readouterr().out
     assert _answer("--config.help") == 0
     assert "Settings of a training" in capsys.readouterr().out
     assert "no such file" in _answer("--config=nothing.py", "--config.help")

@@ -139,7 +139,7 @@ def test_a_training_refuses(name):
         ("evaluate", "evaluation.sizes", (0,)),
         ("evaluate", "poll_seconds", 0.0),
         ("evaluate", "loss", "hinge"),
-        ("classify", "top_k", -1),
+        ("classify", "top_k", -2),
         ("classify", "threshold", 1.1),
         ("classify", "format", "xml"),
         ("classify", "max_errors", -2),

@@ -10,6 +10,7 @@ from mlimages_jax.data import NO_LABEL
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.folds import Fold
 from mlimages_jax.data.records import record_at
+from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.settings import ConfigError
 from mlimages_jax.training import suspects, train
 from tests.support.small_run import load_config
@@ -102,6 +103,37 @@ def _trained(config, fold):
     }  # fmt: skip
     return _with(dataclasses.replace(config, data=dataclasses.replace(config.data, fold=fold)),
                  chosen)  # fmt: skip
+
+
+@pytest.mark.parametrize("best", [{}, {"checkpoint.best": "val/mAP"}])
+def test_an_early_end_is_refused_before_anything_is_trained(drawn, best):
+    changes = {"early_stopping.patience": 2, **best}
+    with pytest.raises(ConfigError, match=r"patience=2: the trainings without a fold are not eval"):
+        _config(drawn, **changes)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_sheets_say_given_where_labels_are_doubted(drawn, tmp_path, monkeypatch, single):
+    legends = {}
+
+    def save_grid(path, images, *, legend, **_):
+        legends[path.stem] = [text for text, _, _ in legend.lines()]
+
+    monkeypatch.setattr(suspects, "save_grid", save_grid)
+    data = DataSet.open(drawn)
+    found = [suspects.Suspect(0, 1, 0.9, (2, 0.8) if single else None)]
+    rows = data.records("train"), Hierarchy.from_file(data.class_list)
+    for problem in ("wrong",) if single else ("wrong", "missing"):
+        suspects._write_sheet(tmp_path, problem, found, *rows)
+    if single:
+        assert legends == {
+            "wrong_labels": ["\N{BALLOT X} predicted instead", "? given, not predicted"]
+        }
+    else:
+        assert legends == {
+            "wrong_labels": ["? given, not predicted"],
+            "missing_labels": ["\N{BALLOT X} predicted, not given"],
+        }
 
 
 @pytest.mark.parametrize("fold", [(3, 3), (0, 1), (0,), (-1, 3)])
