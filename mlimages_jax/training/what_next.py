@@ -20,7 +20,7 @@ _FILES = {
 # the number of images with the class.
 _MEASURES = (
     ("average_precision", "average precision", "positives"),
-    ("top1", "fraction recognised", "images"),
+    ("top1", "top-1 accuracy", "images"),
 )
 _SHOWN = 10  # best classes, and worst ones
 _LONGEST = 60  # characters of a name, which may have many synonyms
@@ -30,8 +30,7 @@ def tell(workdir: epath.Path) -> None:
     """Prints the best and worst classes of a tagger, how to use it, and what it left to look at."""
     report = {f"mlimages report {shlex.quote(str(workdir))}": "all that is there, as one page"}
     checkpoint = shlex.quote(f"--checkpoint={workdir}")
-    text = "\n\n".join([
-        "",
+    text = "\n" + "\n\n".join([
         *_classes(read_table(workdir / "per_class.tsv")),
         f"Done. Tag images with\n  mlimages tag FOLDER {one_line(checkpoint)} --output=tags.csv",
         f"Look at\n{existing(workdir, _FILES, others=report)}",
@@ -67,14 +66,12 @@ def _classes(rows: Sequence[Row]) -> list[str]:
             if (value := number(row.get(measure))) is not None
         ]
         if lines:
-            by = f"({title} on validation images, number of images)"
-            if len(lines) <= _SHOWN:
-                return ["\n".join([f"Classes, the best first {by}", *lines])]
-            worst = lines[_SHOWN:][: -_SHOWN - 1 : -1]
-            return [
-                "\n".join([f"The best classes {by}", *lines[:_SHOWN]]),
-                "\n".join(["The worst classes, the very worst first", *worst]),
-            ]
+            best, others = lines[:_SHOWN], lines[_SHOWN:]
+            sections = ["\n".join([f"The best classes, by {title} in validation", *best])]
+            if others:
+                worst = others[: -_SHOWN - 1 : -1]
+                sections.append("\n".join(["The worst classes, the very worst first", *worst]))
+            return sections
     return []
 
 

@@ -40,7 +40,7 @@ def test_the_ten_best_and_the_ten_worst_classes(tmp_path, capsys):
     (tmp_path / "per_class.tsv").write_text(text)
     best, worst, *_ = _told(tmp_path, capsys).strip().split("\n\n")
     title, *lines = best.splitlines()
-    assert title.startswith("The best classes (average precision on validation images")
+    assert title == "The best classes, by average precision in validation"
     assert lines[:2] == ["  1.00  class 0, c0 (0 images)", "  0.99  class 1, c1 (1 image)"]
     assert len(lines) == 10
     assert [line.split()[0] for line in worst.splitlines()[1:]] == [
