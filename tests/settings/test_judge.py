@@ -186,6 +186,14 @@ def test_settings_must_suit_each_other(changes, message):
     assert any(message in line for line in _lines(_with("quickstart", **changes)))
 
 
+@pytest.mark.parametrize("other", [{"epochs": 2.5}, {"minutes": 30}])
+def test_the_length_of_a_tagger_is_given_once(other):
+    (line,) = _lines(_with("tagger", total_steps=100, **other))
+    (name,) = other
+    assert line == f"{name}={other[name]}: give the length once, as this or as total_steps"
+    assert not _lines(_with("tagger", **other))
+
+
 def test_a_missing_setting_is_named():
     values = flatten(load_config("quickstart"))
     del values["total_steps"], values["loss.name"]

@@ -10,6 +10,7 @@ from mlimages_jax.checkpoints import manager
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.settings import flatten
 from mlimages_jax.training import tagger
+from tests.support import labelled_set
 from tests.support.small_run import load_config
 from tfds_builders import shapes
 
@@ -134,7 +135,7 @@ def test_what_is_given_is_in_the_file_too(drawn, tmp_path):
 
 
 def test_a_warm_up_may_be_longer_than_a_usual_run(drawn, tmp_path):
-    given = {"schedule.cosine.warmup_steps": 1_500, "total_steps": 2_000}
+    given = {"schedule.cosine.warmup_steps": 1_500, "epochs": 500}
     assert tagger.as_training(_config(drawn, **given), tmp_path, begin=0).total_steps == 2_000
 
 
@@ -146,6 +147,16 @@ def test_epochs_are_those_of_the_images_that_are_trained_on(drawn, tmp_path, nam
     config = load_config("tagger", **SMALL, **changes,
                          **{"task": name, "data.folder": str(drawn), "epochs": 10})  # fmt: skip
     assert tagger.as_training(config, tmp_path, begin=0).total_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss"),
+    [([{0: 1.0}, {1: 1.0}], "softmax"), ([{0: 1.0}, {1: 1.0}, {}], "asymmetric")],
+)
+def test_images_without_a_label_need_another_loss_than_softmax(tmp_path, rows, loss):
+    folder = labelled_set.write(tmp_path / "data", rows, classes="ab", max_labels=1).folder
+    config = _config(folder, epochs=1, **{"evaluation.splits": ()})
+    assert tagger.as_training(config, tmp_path, begin=0).loss.name == loss
 
 
 def test_compiling_is_all_that_compile_only_does(drawn, tmp_path, monkeypatch):
