@@ -150,9 +150,11 @@ def thresholds(
         checkpoint: a workdir, its checkpoints folder, or one of its steps.
         data: folder of a built data set; default: that of the training.
         split: split of the data set; default: the first that the training evaluates.
-        precision: find the most recall with at least this precision.
-        recall: find the most precision with at least this recall.
-        kappa: number of positives of a class at which its own threshold counts half; default: 10.
+        precision: find the most recall with at least this precision of a class, or the highest
+            precision where that is out of reach.
+        recall: find the highest precision with at least this recall of a class.
+        kappa: number of positives of a class at which its own threshold counts half; 0: each
+            class has its own, however few images it has; default: 10.
         output: file for the thresholds; default: thresholds.tsv in the checkpoint's workdir.
         workdir: folder for compiled programs and the list of unreadable images.
         config: config file, which has the defaults of all settings.

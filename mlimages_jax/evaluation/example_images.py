@@ -40,6 +40,7 @@ def predicted_images(
     *,
     probabilities: Callable[[np.ndarray], np.ndarray],
     threshold: float,
+    limits: np.ndarray | None,
     positions: Sequence[int],
 ) -> dict[int, PredictedImage]:
     """Predicts the classes of some images; those that cannot be read are left out.
@@ -50,6 +51,8 @@ def predicted_images(
         hierarchy: Ancestors of the classes.
         probabilities: Converts logits [n, C] to probabilities [n, C].
         threshold: Minimum confidence of a true label.
+        limits: Floats [C], minimum probability of a predicted class; None to predict only the most
+            probable class.
         positions: Positions of the records, ascending.
 
     Returns:
@@ -72,7 +75,7 @@ def predicted_images(
             record.name,
             as_jpeg(pixels),
             true=true_classes(record, hierarchy, threshold=threshold),
-            predicted=predicted_classes(record, row, hierarchy),
+            predicted=predicted_classes(record, row, hierarchy, limits=limits),
         )
         found[position] = PredictedImage(pixels, example)
     return found

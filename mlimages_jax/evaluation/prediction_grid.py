@@ -65,6 +65,7 @@ def write_grid(
     *,
     probabilities: Callable[[np.ndarray], np.ndarray],
     threshold: float,
+    limits: np.ndarray | None,
     count: int = 24,
 ) -> None:
     """Draws images spaced evenly over the data set, with true and predicted tags.
@@ -78,6 +79,8 @@ def write_grid(
         hierarchy: Names and ancestors of the classes.
         probabilities: Converts logits [n, C] to probabilities [n, C].
         threshold: Minimum confidence of a true label.
+        limits: Floats [C], minimum probability of a predicted class; None to predict only the most
+            probable class.
         count: Number of images in the grid.
     """
     drawn = spaced(len(evaluation.records), count)
@@ -87,6 +90,7 @@ def write_grid(
         hierarchy,
         probabilities=probabilities,
         threshold=threshold,
+        limits=limits,
         positions=sorted({*drawn, *spaced(len(evaluation.records), _MORE_EXAMPLES)}),
     )
     if not found:

@@ -111,8 +111,11 @@ def file_of(found: FoundThresholds, hierarchy: Hierarchy, about: dict[str, objec
     """
     decimals = class_thresholds.decimals
     fractions = {"precision": found.precision, "recall": found.recall, "F1": found.f1}
+    asked, classes = found.objective.name, len(hierarchy)
+    missed = {f"classes below this {asked}": f"{found.missed.sum()} of {classes}"}
     overall = {
         "optimised": str(found.objective),
+        **(missed if asked != "f1" else {}),
         "kappa": f"{found.kappa:g}",
         "threshold of all classes together": decimals([found.overall])[0],
     }
@@ -165,3 +168,10 @@ def _log(found: FoundThresholds, path: epath.Path) -> None:
         path, found.objective, has.sum(), has.size, found.overall,
         np.nanmean(found.precision[has]), np.nanmean(found.recall[has]), np.nanmean(found.f1[has]),
     )  # fmt: skip
+    if missed := int(found.missed.sum()):
+        asked = found.objective.name
+        logging.warning(
+            "%d of %d classes have a %s below %g on these images and are used all the same: see "
+            "the column %s of the file, and raise their thresholds there to leave them out",
+            missed, has.size, asked, found.objective.wanted, asked,
+        )  # fmt: skip

@@ -10,7 +10,9 @@ probability,
 
 kappa is the number of positives at which both count the same. A class without positives gets Z.
 This is the mean of a normal posterior whose prior is centred at Z and weighs as much as kappa
-positives. Labels that are unknown, or of a confidence between 0 and the minimum, are ignored.
+positives. So a precision or recall that is asked for holds for a class's own cut, not always for
+its threshold; `FoundThresholds.missed` says for which classes it does not. Labels that are unknown,
+or of a confidence between 0 and the minimum, are ignored.
 
 The candidates are the cuts between two scores of the class, exact ones where the metrics store
 them, else the ends of 1,024 bins (see `average_precision.BinnedAveragePrecision`: 0.004 wide at
@@ -40,8 +42,8 @@ class Objective:
     Attributes:
         name: "f1", the highest F1, and of equal ones that with the fewest tags; "precision", the
             most recall with at least this precision, and of equal ones the fewest tags, or the
-            highest precision if no cut reaches it; "recall", the fewest tags with at least this
-            recall.
+            highest precision if no cut reaches it; "recall", the highest precision with at least
+            this recall, and of equal ones the most recall.
         wanted: The precision or recall asked for.
     """
 
@@ -62,9 +64,10 @@ class Objective:
         total = positives[0]
         if self.name == "f1":
             return float(counts.edges[_last_best(2 * positives / (judged + total))])
-        if self.name == "recall":
-            return float(counts.edges[np.flatnonzero(positives / total >= self.wanted)[-1]])
         precision = positives / judged
+        if self.name == "recall":
+            enough = positives / total >= self.wanted  # always so at the lowest cut
+            return float(counts.edges[np.argmax(np.where(enough, precision, -1))])
         reached = precision >= self.wanted
         if not reached.any():
             return float(counts.edges[np.argmax(precision)])
@@ -110,6 +113,17 @@ class FoundThresholds:
         """float64 [C]; nan without positives."""
         f1 = ratio(2 * self.right, self.predicted + self.positives)
         return np.where(self.positives > 0, f1, np.nan)
+
+    @property
+    def missed(self) -> np.ndarray:
+        """Which classes have less than the precision or recall asked for, bool [C].
+
+        Shrinkage has moved their cut, or no cut of theirs has that precision.
+        """
+        if self.objective.name == "f1":
+            return np.zeros(len(self.positives), bool)
+        values = self.precision if self.objective.name == "precision" else self.recall
+        return values < self.objective.wanted  # never of nan
 
 
 def find_thresholds(

@@ -16,8 +16,8 @@ from mlimages_jax.settings.tasks import TABLES
 _TRAIN = "`mlimages train` writes {} to its workdir."
 _RATE = "training/images_per_second"
 _SHOWN = (
-    "mAP", "balanced_mAP", "mAP_head", "mAP_medium", "mAP_tail", "top1", "top5", "precision@5",
-    "recall@5", "f1@5", "hierarchical_f1", "calibration_error", "loss", "examples",
+    "step", "mAP", "balanced_mAP", "mAP_head", "mAP_medium", "mAP_tail", "top1", "top5",
+    "precision@5", "recall@5", "f1@5", "hierarchical_f1", "calibration_error", "loss", "examples",
 )  # fmt: skip
 
 _CURVES = (  # title, unit, and the last parts of the metrics' names

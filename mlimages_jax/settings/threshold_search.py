@@ -16,7 +16,8 @@ class ThresholdSearch:
     objective: Literal["f1", "precision", "recall"] = setting(
         Choice(("f1", "precision", "recall")),
         "f1: the highest F1 of each class; precision: the highest recall with a precision of at "
-        "least `wanted`; recall: the highest precision with such a recall.",
+        "least `wanted`, or the highest precision where that is out of reach; recall: the highest "
+        "precision with a recall of at least `wanted`. All of them before `kappa` shrinks them.",
         default="f1",
     )
     wanted: float = setting(

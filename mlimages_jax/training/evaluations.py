@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs the evaluations during and at the end of a training, and writes its report."""
+"""Runs the evaluations during and at the end of a training."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 from absl import logging
-from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from mlimages_jax.data.class_positives import positives_per_class
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.records import RandomAccess
-from mlimages_jax.evaluation import prediction_grid, report
-from mlimages_jax.evaluation.class_details import ClassDetails
 from mlimages_jax.evaluation.evaluate import (
     Evaluation,
     Metrics,
@@ -23,7 +18,6 @@ from mlimages_jax.evaluation.evaluate import (
     why_no_map,
 )
 from mlimages_jax.labels.hierarchy import Hierarchy
-from mlimages_jax.metrics.multi_label import MultiLabelMetrics
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.settings import Train, build, metric_names
 from mlimages_jax.step.losses import Loss
@@ -143,39 +137,3 @@ def evaluate_and_log(
             if told := why_no_map(values, metrics):
                 logging.warning("step %d  %s: %s", step, title, told)
     return results
-
-
-def write_report(
-    workdir: epath.Path,
-    config: Train,
-    data: DataSet,
-    state: TrainState,
-    evaluations: dict[str, Evaluation],
-    reports: Reports,
-) -> None:
-    """Writes tables and figures of the first evaluation to the workdir.
-
-    Called on process 0 only. With several processes the prediction grid is skipped, because all of
-    them would have to compute it together.
-    """
-    values, metrics = next(iter(reports.values()))  # the first view and size of the first split
-    hierarchy = Hierarchy.from_file(data.class_list)
-    title = f"{workdir.name}, step {int(state.step)}"
-    details = None
-    if isinstance(metrics, MultiLabelMetrics):
-        threshold, split = config.evaluation.threshold, config.data.train_split
-        positives = positives_per_class(data, split, threshold=threshold)
-        details = ClassDetails.of(metrics, hierarchy, train_positives=positives)
-        for line in details.lines():
-            logging.info("%s: %s", title, line)
-    report.write_files(workdir, metrics, hierarchy, title=title, values=values, details=details)
-    if jax.process_count() > 1:
-        return
-    prediction_grid.write_grid(
-        workdir / "predictions.png",
-        next(iter(evaluations.values())),
-        state.ema or state.weights,
-        hierarchy,
-        probabilities=build.probabilities(config.loss),
-        threshold=config.evaluation.threshold,
-    )

@@ -206,7 +206,8 @@ def _steps_in_time(
         number = 1 / every
     elif every:
         step += evaluation / every
-    rest = evaluation * (number + 0.5)  # half of one more, in the search for thresholds
+    # One more, in two halves: the best weights for the report, and the search for thresholds.
+    rest = evaluation * (number + 1)
     # The number of steps is part of the program, which is compiled once more.
     left = 60 * minutes * (1 - _REST) - (time.monotonic() - begin) - rest - speed.compilation
     return max(1, int(left / step))

@@ -40,8 +40,8 @@ from mlimages_jax.training.evaluations import (
     Results,
     evaluate_and_log,
     make_evaluations,
-    write_report,
 )
+from mlimages_jax.training.final_report import evaluated_for_report, write_report
 from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.measured_steps import CompiledStep, MeasuredSteps
 from mlimages_jax.training.start import (
@@ -152,12 +152,27 @@ def _train(
         keep_in_workdir(workdir, run.settings, run.data)
         state, results = _loop(run, checkpoints, best, state, compiled)
         best.finish()
-        if results.reports and jax.process_index() == 0:
+        if results.reports:
             with goodput.phase("evaluation"):
-                write_report(workdir, config, run.data, state, run.evaluations, results.reports)
-                run.trackers.add_files([workdir / name for name in tracking.SHOWN])
+                _report(run, checkpoints, state, results)
         goodput.finished = True
     return state
+
+
+def _report(run: _Run, checkpoints: Checkpoints, state: TrainState, results: Results) -> None:
+    """Writes tables and figures, on process 0; for those of the best step all have to evaluate."""
+    first = next(iter(run.evaluations.values()))
+    reported = evaluated_for_report(
+        checkpoints,
+        first,
+        state=state,
+        abstract_state=run.training.abstract_state,
+        reports=results.reports,
+        check_stop=processes.StopRequest(run.mesh).check,
+    )
+    if jax.process_index() == 0:
+        write_report(run.workdir, reported, config=run.config, data=run.data, evaluation=first)
+        run.trackers.add_files([run.workdir / name for name in tracking.SHOWN])
 
 
 def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Run:

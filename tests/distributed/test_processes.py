@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Real processes that begin together, end together, and lose each other."""
 
+import json
 import os
 import signal
 import subprocess
@@ -199,6 +200,32 @@ def test_asked_to_end_all_save_the_same_step_and_go_on(drawn, tmp_path):
     _assert_equal(stopped, whole)
     assert (stopped / "per_class.tsv").exists()
     assert "val/mAP" in (stopped / "metrics.jsonl").read_text().splitlines()[-1]
+
+
+BEST_FIRST = """
+from mlimages_jax.training import best_checkpoint
+whole = best_checkpoint.BestCheckpoint.record
+def record(self, step, values):
+    whole(self, step, values | {"val/mAP": 1 / step})
+best_checkpoint.BestCheckpoint.record = record
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_restore_and_evaluate_the_best_step_at_the_end(drawn, tmp_path):
+    changes = {"evaluate_every": 4, "checkpoint.best": "val/mAP", "sharding.name": "full",
+               "sharding.min_size": 64}  # fmt: skip
+    command = training(tmp_path / "w", drawn, **changes)
+    for _ in range(2):  # again: a restart finds the run finished
+        with Job(tmp_path / "logs", command, count=2, prefix=BEST_FIRST) as job:
+            assert job.wait() == [0, 0], job.output(0) + job.output(1)
+            for number in (0, 1):
+                assert "evaluating the best checkpoint, step 4, which" in job.output(number)
+        rows = map(json.loads, (tmp_path / "w" / "metrics.jsonl").read_text().splitlines())
+        losses = {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}
+        values = json.loads((tmp_path / "w" / "metrics.json").read_text())
+        assert values["loss"] == losses[4] != losses[8]
+        (tmp_path / "w" / "metrics.json").unlink()
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mlimages_jax.evaluation.prediction_grid import Legend, save_grid, specific_classes
+from mlimages_jax.evaluation.shown_classes import predicted_classes
 from mlimages_jax.labels.hierarchy import Hierarchy
 from tests.support import bucket
 
@@ -131,3 +134,18 @@ def test_ancestors_of_a_shown_tag_are_left_out():
     assert shown == [2, 3]
     shown = specific_classes(np.array([0.9, 0.8, 0.1, 0.2]), TREE, count=3)
     assert shown == [1, 3, 2], "an unlikely child does not hide its parent"
+
+
+def test_a_class_is_predicted_from_its_own_threshold_on():
+    record = types.SimpleNamespace(labels=np.array([0, 2, 3]), confidences=np.array([1, 0.4, -1.0]))
+    scores = np.array([0.9, 0.3, 0.2, 0.7], np.float32)
+
+    def shown(limits):
+        limits = None if limits is None else np.array(limits)
+        return [(i, true) for i, _, true in predicted_classes(record, scores, TREE, limits=limits)]
+
+    assert shown([0.5, 0.5, 0.5, 0.8]) == [(0, True)]
+    assert shown([0.5, 0.1, 0.1, 0.7]) == [(3, False), (2, True)]  # the puppy implies the others
+    assert shown([0.95, 0.3, 0.5, 0.8]) == [(1, False)]
+    assert shown([0.95, 0.5, 0.5, 0.8]) == []
+    assert shown(None) == [(0, True)]  # one class per image

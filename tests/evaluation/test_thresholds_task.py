@@ -233,8 +233,23 @@ def test_a_recall_asked_for_and_another_file(evaluated, tmp_path, monkeypatch):
     assert _find(workdir, tmp_path, **changes, output=str(path)) == path
     rows = path.read_text().splitlines()
     assert rows[1] == "# optimised\trecall of at least 1"
-    has = [row.split("\t") for row in rows[12:] if int(row.split("\t")[4])]
+    assert rows[2] == f"# classes below this recall\t0 of {len(rows) - 13}"
+    has = [row.split("\t") for row in rows[13:] if int(row.split("\t")[4])]
     assert has and all(float(row[6]) == 1 for row in has)
+
+
+def test_classes_below_the_precision_asked_for_are_counted(
+    evaluated, tmp_path, monkeypatch, caplog
+):
+    workdir, result = evaluated
+    monkeypatch.setattr(Evaluation, "run", lambda *_: result)
+    changes = {"thresholds.objective": "precision", "thresholds.wanted": 1.0}
+    _find(workdir, tmp_path, **changes, output=str(tmp_path / "precise.tsv"))
+    rows = (tmp_path / "precise.tsv").read_text().splitlines()
+    below = sum(float(row.split("\t")[5] or 1) < 1 for row in rows[13:])
+    assert below and rows[2] == f"# classes below this precision\t{below} of {len(rows) - 13}"
+    told = f"{below} of {len(rows) - 13} classes have a precision below 1 on these images"
+    assert any(message.startswith(told) for message in caplog.messages)
 
 
 def test_what_cannot_be_done_is_said(data, workdir, tmp_path, monkeypatch):

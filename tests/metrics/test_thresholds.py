@@ -48,7 +48,7 @@ def _brute(probabilities, targets, objective):
         key = {
             "f1": (2 * right / (tags.sum() + (targets > 0).sum()), -tags.sum()),
             "precision": (precision >= objective.wanted, recall, -tags.sum()),
-            "recall": (recall >= objective.wanted, -tags.sum()),
+            "recall": (recall >= objective.wanted, precision, tags.sum()),
         }[objective.name]
         if objective.name == "precision" and precision < objective.wanted:
             key = (False, precision, tags.sum())
@@ -87,6 +87,36 @@ def test_no_cut_is_better(objective):
         assert found.positives[i] == truth.sum()
         tags = column >= np.float32(limit)  # as a tag is decided
         assert (tags.sum(), truth[tags].sum()) == (predicted, right)
+
+
+def test_a_recall_is_reached_with_the_highest_precision():
+    scores = np.array([[5.0], [4.0], [3.0], [2.0], [1.0]], np.float32)
+    targets = np.array([[0], [0], [1], [1], [1]], np.float32)
+    metrics = _seen(scores, targets)
+    found = find_thresholds(metrics, Objective("recall", 0.3), kappa=0)
+    assert (found.predicted, found.right) == (5, 3)  # the cut at 3 has a third of each
+    metrics = _seen(-scores, targets)
+    found = find_thresholds(metrics, Objective("recall", 0.3), kappa=0)
+    assert (found.predicted, found.right) == (3, 3), "of equal precision the most recall"
+
+
+def test_classes_that_miss_what_is_asked_for_are_told():
+    """Without shrinkage only what no cut reaches; with it also a class drawn to the others."""
+    scores, targets = np.full((2, 20, 4), -5, np.float32)
+    targets[:] = 0
+    scores[:2, 0], targets[0, 0] = (8, 7), 1  # one positive, alone above 7.5
+    scores[:18, 1], targets[:18, 1] = 2, 1  # the pool's cut is at 2, where 19 of 20 are right
+    targets[:2, 2] = 1  # at -5 as all others: a tenth at best
+    metrics = _seen(scores, targets, positive_weight=1.0)  # the last class is never positive
+    precise = Objective("precision", 0.9)
+    found = find_thresholds(metrics, precise, kappa=0)
+    assert found.missed.tolist() == [False, False, True, False]
+    found = find_thresholds(metrics, precise, kappa=10)
+    assert found.precision[:2].tolist() == [0.5, 1.0]
+    assert found.missed.tolist() == [True, False, False, False]  # the third has no tag any more
+    found = find_thresholds(metrics, Objective("recall", 0.9), kappa=10)
+    assert found.missed.tolist() == [False, False, True, False]
+    assert not find_thresholds(metrics, Objective()).missed.any()
 
 
 @pytest.mark.parametrize("exact", [True, False])
