@@ -212,13 +212,14 @@ best_checkpoint.BestCheckpoint.record = record
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_restore_and_evaluate_the_best_step_at_the_end(drawn, tmp_path):
     changes = {"evaluate_every": 4, "checkpoint.best": "val/mAP", "sharding.name": "full",
                "sharding.min_size": 64}  # fmt: skip
     command = training(tmp_path / "w", drawn, **changes)
     for _ in range(2):  # again: a restart finds the run finished
         with Job(tmp_path / "logs", command, count=2, prefix=BEST_FIRST) as job:
-            assert job.wait() == [0, 0], job.output(0) + job.output(1)
+            assert job.wait(seconds=300) == [0, 0], job.output(0) + job.output(1)
             for number in (0, 1):
                 assert "evaluating the best checkpoint, step 4, which" in job.output(number)
         rows = map(json.loads, (tmp_path / "w" / "metrics.jsonl").read_text().splitlines())
