@@ -19,7 +19,7 @@ def main() -> None:
     """Reads the predictions and writes the issues."""
     data = np.load(sys.argv[1])
     labels = [np.flatnonzero(row).tolist() for row in data["given"]]
-    issues, *_ = find_multilabel_issues_per_class(labels, data["probabilities"], n_jobs=1)
+    issues = find_multilabel_issues_per_class(labels, data["probabilities"], n_jobs=1)
     np.save(sys.argv[2], np.asarray(issues, bool))
 
 
