@@ -96,7 +96,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tagging": ("inference.tagging",),
     "top_k": ("metrics.top_k",),
     "train": ("training.train", "training.start"),
-    "training_evaluation": ("training.evaluations",),
+    "training_evaluation": ("training.evaluations", "training.final_report"),
     "training_step": ("step.training_step",),
     "weights_file": ("checkpoints.safetensors",),
 }
