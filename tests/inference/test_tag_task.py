@@ -491,7 +491,7 @@ def test_photographs_of_the_original_from_its_own_list(tencent_dir, tmp_path):
     other = small_model.save(tmp_path / "run", config)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "images").symlink_to(tencent_dir / "images")
-    changes = {"images_root": str(tmp_path)}
+    changes = {"images_root": str(tmp_path), "top_k": 5}
     listed = tencent_dir / "im_list_for_classification.txt"
     summary = _classify(other, listed, tmp_path / "label_pred.txt", **changes)
     assert summary[1:] == (4, 0)

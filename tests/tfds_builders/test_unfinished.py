@@ -7,13 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from mlimages_jax.engines.options import EngineOptions
@@ -332,31 +329,27 @@ def test_processes_resume_from_finished_shards(manual_dir, tmp_path, half_done):
     assert content(folder) == content(build(manual_dir, tmp_path / "uninterrupted"))
 
 
+# In every new interpreter: the first that opens this image is killed.
+DIES_ONCE = """
+import os, signal
+real = os.open
+def open_or_die(path, *arguments, **options):
+    if isinstance(path, str) and path.endswith("grey.jpg") and not os.path.exists({killed!r}):
+        os.mkdir({killed!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(path, *arguments, **options)
+os.open = open_or_die
+"""
+
+
 @pytest.mark.slow
-def test_the_shard_of_a_killed_worker_is_written_again(manual_dir, tmp_path):
-    fifo = manual_dir / "images/grey.jpg"
-    image = fifo.read_bytes()
-    fifo.unlink()
-    os.mkfifo(fifo)  # reading it waits
-    data_dir = tmp_path / "data"
-
-    def kill_and_go_on():
-        unfinished_files = (data_dir / f"{VERSION}.unfinished").glob
-        while not any(unfinished_files("unfinished-*")):
-            time.sleep(0.01)
-        [reader, *_] = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if any("unfinished-" in file.path for file in process.open_files())
-        ]
-        fifo.rename(fifo.with_name("fifo"))
-        fifo.write_bytes(image)
-        reader.kill()
-
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(kill_and_go_on)
-        folder = build(manual_dir, data_dir, engine=EngineOptions("local", workers=1))
-        killed.result()
+def test_the_shard_of_a_killed_worker_is_written_again(manual_dir, tmp_path, monkeypatch):
+    killed, modules = tmp_path / "killed", tmp_path / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(DIES_ONCE.format(killed=str(killed)))
+    monkeypatch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
+    folder = build(manual_dir, tmp_path / "data", engine=EngineOptions("local", workers=1))
+    assert killed.exists()
     undisturbed = build(manual_dir, tmp_path / "undisturbed")
     sums = [(each / "checksums.txt").read_text() for each in (folder, undisturbed)]
     assert sums[0] == sums[1]  # metadata.json has the times of the images too
