@@ -25,7 +25,8 @@ from mlimages_jax.prepare.locking import alone
 from mlimages_jax.prepare.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--allow-private", "--timeout=0.5", "--retries=1", "--connections=16",
+# Busy machines need seconds for what takes milliseconds; few tests wait for a host that is silent.
+QUICK = ["--allow-private", "--timeout=3", "--retries=1", "--connections=16",
          "--connections-per-host=16"]  # fmt: skip
 # What each path of the server comes to.
 OUTCOMES = {
