@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -46,7 +48,6 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has cleanlab")
     arguments = parser.parse_args()
-    suspects.SuspectFinder = Recorder  # type: ignore[misc]  # as the task makes one per fold
     with tempfile.TemporaryDirectory() as temporary:
         folder = shapes.build(Path(temporary) / "data", num_train=arguments.images, num_val=200)
         wrong, missing, labels = plant(Path(folder))
@@ -61,7 +62,8 @@ def main() -> None:
             },
         )
         assert isinstance(config, Suspects)
-        suspects.find_suspects(config, Path(temporary) / "run")
+        with mock.patch.object(suspects, "SuspectFinder", Recorder):  # the task makes one per fold
+            suspects.find_suspects(config, Path(temporary) / "run")
         seconds = time.monotonic() - begin
         print(where_and_when(), f"; {arguments.images} images, {labels} labels, "
               f"{len(wrong)} of them wrong, {len(missing)} missing; {arguments.folds} trainings of "
@@ -87,7 +89,7 @@ def main() -> None:
 class Recorder(SuspectFinder):
     """Keeps what it judges, for the peer."""
 
-    judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # noqa: RUF012  # of all folds
+    judged: ClassVar[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []  # of all folds
 
     def add(self, positions: np.ndarray, probabilities: np.ndarray, targets: np.ndarray) -> None:
         """Keeps the predictions and adds them."""

@@ -7,7 +7,7 @@ import sys
 try:
     import resource
 except ImportError:  # on Windows, which has no such limit
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # mypy takes it for a module everywhere
 
 
 def allow(wanted: int) -> int:

@@ -6,6 +6,7 @@ from absl import logging
 
 from mlimages_jax.data.class_priors import ClassCounts, class_counts
 from mlimages_jax.data.dataset import DataSet
+from mlimages_jax.files.counting import counted
 from mlimages_jax.labels.hierarchy import Hierarchy
 
 _SHOWN_CLASSES = 5
@@ -32,7 +33,7 @@ def check_labels(data: DataSet, split: str) -> ClassCounts:
     images = data.num_records(split)
     if images < 2:
         raise UnsuitableSetError(
-            f"{data.folder}: {split} has {images} image{'s' * (images != 1)}: give at least two, "
+            f"{data.folder}: {split} has {counted(images, 'image')}: give at least two, "
             "better a hundred per class"
         )
     counts = class_counts(data, split)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
+from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.report.tables import Row, number, read_table
 
@@ -61,7 +62,8 @@ def _classes(rows: Sequence[Row]) -> list[str]:
     for measure, title, images in _MEASURES:
         # The rows are sorted; classes without images have no number.
         lines = [
-            f"  {value:.2f}  {_shortened(row.get('name', ''))} ({_counted(row.get(images, '?'))})"
+            f"  {value:.2f}  {_shortened(row.get('name', ''))} "
+            f"({counted(int(number(row.get(images)) or 0), 'image')})"
             for row in rows
             if (value := number(row.get(measure))) is not None
         ]
@@ -78,7 +80,3 @@ def _classes(rows: Sequence[Row]) -> list[str]:
 def _shortened(name: str) -> str:
     name = one_line(name)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3].rstrip(' ,')}..."
-
-
-def _counted(images: str) -> str:
-    return f"{images} image{'s' * (images != '1')}"
