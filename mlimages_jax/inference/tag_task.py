@@ -22,7 +22,7 @@ from mlimages_jax.data.images.views import EvaluationView
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.files import paths
 from mlimages_jax.files.remote import is_remote
-from mlimages_jax.inference import batch_predict, chosen_thresholds, pretrained, tag_files
+from mlimages_jax.inference import batch_predict, chosen_thresholds, pretrained, tag_files, tagging
 from mlimages_jax.inference.batch_predict import Speed
 from mlimages_jax.inference.by_tag import ByTag, folder_names
 from mlimages_jax.inference.image_source import ImageFiles, ImageSource, open_images
@@ -37,8 +37,6 @@ from mlimages_jax.inference.watched_images import WatchedImages
 from mlimages_jax.labels.hierarchy import Hierarchy, HierarchyError
 from mlimages_jax.models.architecture import UnknownArchitectureError
 from mlimages_jax.settings import Classify, build, checked
-
-_FEW = 5  # tags of an image where nothing else limits them
 
 
 class Summary(NamedTuple):
@@ -239,21 +237,17 @@ def _most_tags(config: Classify, model: Model) -> int:
     """Returns the maximum number of tags per image, 0 for no limit; logs one that is chosen."""
     if config.top_k >= 0:
         return config.top_k
-    if model.loss == "softmax":
+    one_class = model.loss == "softmax"
+    most = tagging.usual_top_k(model.class_limits(**_rules(config)), one_class=one_class)
+    if one_class:
         logging.info("one tag per image, its most probable class; top_k=5 gives more")
-        return 1
-    if _has_all_limits(model.class_limits(**_rules(config))):
+    elif most is None:
         logging.info("all tags that reach their thresholds; top_k=5 gives at most five per image")
-        return 0
-    # A class without a threshold would be a tag of every image.
-    logging.info(
-        "at most %d tags per image, as not all classes have thresholds; top_k=0: all", _FEW
-    )
-    return _FEW
-
-
-def _has_all_limits(limits: np.ndarray | None) -> bool:
-    return limits is not None and bool(np.isfinite(limits).all())
+    else:
+        logging.info(
+            "at most %d tags per image, as not all classes have thresholds; top_k=0: all", most
+        )
+    return most or 0
 
 
 def _tagger(config: Classify, model: Model) -> Callable[[np.ndarray], list[list[Tag]]]:

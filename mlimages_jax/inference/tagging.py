@@ -16,6 +16,8 @@ from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.metrics.average_precision import IGNORED, NEGATIVE
 from mlimages_jax.metrics.top_k import top_classes
 
+FEW = 5  # tags of an image where nothing else limits them
+
 Thresholds = str | os.PathLike[str] | Mapping[str | int, float]
 
 
@@ -74,6 +76,23 @@ def tagger(
         return best_tags(scores, hierarchy, top_k=top_k, limits=limits)
 
     return tags_of
+
+
+def usual_top_k(limits: np.ndarray | None, *, one_class: bool) -> int | None:
+    """Returns the maximum number of tags per image where nobody asks for a number.
+
+    Args:
+        limits: Floats [C], see `class_limits`; None for no limits.
+        one_class: Whether the model predicts one class per image.
+
+    Returns:
+        1 for one class per image. None, which sets no limit, if every class has to reach a
+        threshold: a number would leave out classes that reach theirs. Otherwise `FEW`, as a class
+        without a threshold would be a tag of every image.
+    """
+    if one_class:
+        return 1
+    return FEW if limits is None or (limits <= 0).any() else None
 
 
 def best_tags(

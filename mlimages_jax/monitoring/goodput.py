@@ -55,6 +55,7 @@ class Goodput:
         restored: Updates done when the run started; None until its state is available.
         step: Updates done.
         finished: Set this to True when nothing is left to do.
+        category: The category that counts now.
         devices: What the run computes on, such as "8 x TPU v5"; written as "devices" if set.
     """
 
@@ -63,7 +64,7 @@ class Goodput:
         now = time.monotonic()
         self._began = self._since = now if started is None else started
         self._start = time.time() - (now - self._began)
-        self._category = "startup"
+        self.category = "startup"
         self._seconds = dict.fromkeys(CATEGORIES, 0.0)
         self.restored: int | None = None
         self.step = 0
@@ -83,7 +84,7 @@ class Goodput:
     @contextlib.contextmanager
     def phase(self, category: str) -> Iterator[None]:
         """Assigns the time of the block to a category, then switches back to the previous one."""
-        before = self._category
+        before = self.category
         self._switch(category)
         try:
             yield
@@ -92,12 +93,12 @@ class Goodput:
 
     def move(self, seconds: float, category: str) -> None:
         """Moves seconds from the current category to another one."""
-        self._seconds[self._category] -= seconds
+        self._seconds[self.category] -= seconds
         self._seconds[category] += seconds
 
     def write(self) -> None:
         """Appends a line with the current state of the clock."""
-        self._switch(self._category)
+        self._switch(self.category)
         if self._path is None or self.restored is None:
             return
         line = {
@@ -116,8 +117,8 @@ class Goodput:
 
     def _switch(self, category: str) -> None:
         now = time.monotonic()
-        self._seconds[self._category] += now - self._since
-        self._since, self._category = now, category
+        self._seconds[self.category] += now - self._since
+        self._since, self.category = now, category
 
 
 def read(path: epath.PathLike) -> list[Line]:

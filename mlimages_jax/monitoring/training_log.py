@@ -41,10 +41,17 @@ class Progress:
         writer: Writer for the scalars.
         total_steps: Number of updates of the training, for the time left.
         every: Number of steps in a period.
-        done: Updates done before.
+        bar: Bar that shows every step; None for none.
     """
 
-    def __init__(self, writer: MetricsWriter, *, total_steps: int, every: int, done: int = 0):
+    def __init__(
+        self,
+        writer: MetricsWriter,
+        *,
+        total_steps: int,
+        every: int,
+        bar: StepBar | None = None,
+    ):
         self._writer = writer
         self._total_steps = total_steps
         self._every = every
@@ -53,7 +60,7 @@ class Progress:
         self._rows = 0
         self._finished: list[_Period] = []
         self._start, self._waited_before = time.perf_counter(), 0.0
-        self._bar = StepBar(total_steps=total_steps, done=done, active=jax.process_index() == 0)
+        self._bar = bar
 
     def add(
         self, step: int, metrics: dict[str, Array], *, batch_size: int, seconds_waited: float
@@ -74,7 +81,8 @@ class Progress:
         finished = self._under_way[0] if len(self._under_way) == STEPS_AHEAD else None
         if finished is not None:
             finished.block_until_ready()
-        self._bar.update(loss=finished, batch_size=batch_size)
+        if self._bar is not None:
+            self._bar.update(loss=finished, batch_size=batch_size)
         self._under_way.append(metrics["loss"])
         self._metrics.append(metrics)
         self._rows += batch_size
@@ -87,10 +95,6 @@ class Progress:
         self._start, self._waited_before = now, seconds_waited
         while len(self._finished) > 1:
             self._report(self._finished.pop(0))
-
-    def close(self) -> None:
-        """Ends the display on a terminal."""
-        self._bar.close()
 
     def flush(self) -> None:
         """Waits for the device, reads all metrics, and reports the complete periods.

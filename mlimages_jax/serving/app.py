@@ -113,7 +113,15 @@ def _add_outputs(app: FastAPI, service: Service) -> None:
     )
     async def tags(
         request: Request,
-        k: Annotated[int, Query(ge=1, le=MAX_TAGS, description="most tags of an image")] = 5,
+        k: Annotated[
+            int | None,
+            Query(
+                ge=1,
+                le=MAX_TAGS,
+                description="most tags of an image; default: 1 if the model predicts one class; "
+                "with a threshold for every class, all that reach theirs; else 5",
+            ),
+        ] = None,
         threshold: Annotated[
             float | None,
             Query(ge=0, le=1, description="least probability; default: that of each class"),

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from mlimages_jax.data.images.decode import BadImage, read_header
+from mlimages_jax.inference import tagging
 from mlimages_jax.inference.tagging import Tag
 from mlimages_jax.serving.batcher import Batcher, Outputs, batch_sizes
 from mlimages_jax.serving.limits import Limits, Quota, RefusedError
@@ -177,9 +178,9 @@ class Service:
         return self.model.crop(data)
 
     async def tags(
-        self, outputs: Sequence[Outputs], *, k: int, threshold: float | None
+        self, outputs: Sequence[Outputs], *, k: int | None, threshold: float | None
     ) -> list[list[Tag]]:
-        """Returns the tags of images; arguments as for `Model.tag`."""
+        """Returns the tags of images, at most k of each; None: see `usual_top_k`."""
         if not outputs:
             return []
         logits = np.stack([one["logits"] for one in outputs])
@@ -212,9 +213,12 @@ class Service:
             raise RefusedError(404, error.reason, str(error)) from error
 
     def _new_tagger(
-        self, k: int, threshold: float | None
+        self, k: int | None, threshold: float | None
     ) -> Callable[[np.ndarray], list[list[Tag]]]:
-        return self.model.tagger(top_k=k, threshold=threshold)
+        if k is None:
+            limits = self.model.class_limits(threshold=threshold)
+            k = tagging.usual_top_k(limits, one_class=self.model.loss == "softmax")
+        return self.model.tagger(top_k=min(k or MAX_TAGS, MAX_TAGS), threshold=threshold)
 
     @functools.cached_property
     def class_thresholds(self) -> np.ndarray | None:

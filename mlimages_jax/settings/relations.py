@@ -108,7 +108,10 @@ def _mixing(group: int, batch: int, mixup: float, cutmix: float) -> str | None:
 
 def _widths(widths: Any, sizes: Any) -> str | None:
     if widths and sizes and len(widths) != len(sizes):  # empty: those of init_from
-        return f": {len(sizes)} stage_sizes but {len(widths)} stage_widths"
+        return (
+            f": {len(widths)} stages, but model.stage_sizes={sizes} has {len(sizes)}; set both to "
+            "the same number of stages"
+        )
     if any(width % 4 for width in widths):
         return ": give multiples of 4: the inner convolutions have a quarter of the channels"
     return None

@@ -12,6 +12,7 @@ from mlimages_jax.monitoring.goodput import Goodput
 from mlimages_jax.monitoring.input_wait import InputWait
 from mlimages_jax.monitoring.metrics_writer import MetricsWriter
 from mlimages_jax.monitoring.profile_window import ProfileWindow
+from mlimages_jax.monitoring.step_bar import StepBar
 from mlimages_jax.monitoring.trackers import Trackers
 from mlimages_jax.monitoring.training_log import Progress
 from mlimages_jax.settings import Train
@@ -30,6 +31,7 @@ class MeasuredSteps:
         goodput: Clock of the run.
         start: Updates done when the run starts or resumes.
         trackers: As for `MetricsWriter`.
+        bar: As for `Progress`.
 
     Attributes:
         writer: Writer for metrics.jsonl and TensorBoard events.
@@ -44,10 +46,11 @@ class MeasuredSteps:
         *,
         start: int,
         trackers: Trackers | None = None,
+        bar: StepBar | None = None,
     ):
         self.writer = MetricsWriter(workdir, start_step=start, trackers=trackers)
         self.progress = Progress(
-            self.writer, total_steps=config.total_steps, every=config.log_every, done=start
+            self.writer, total_steps=config.total_steps, every=config.log_every, bar=bar
         )
         self._goodput = goodput
         self._input_wait: InputWait[dict[str, jax.Array]] = InputWait()
@@ -63,7 +66,6 @@ class MeasuredSteps:
         trace: TracebackType | None,
     ) -> None:
         self._profile.close()
-        self.progress.close()
         self._input_wait.close()
         self.writer.close()
 

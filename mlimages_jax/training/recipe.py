@@ -27,7 +27,7 @@ from mlimages_jax.settings.tagger import Tagger
 MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
 _IMAGES_OF_MOST_EPOCHS = 1_000
 _DEPTHS = ((20_000, 26), (200_000, 50), (math.inf, 101))
-_SMALL_NETWORK = {
+_SMALL_NETWORK: dict[str, Any] = {
     "stage_sizes": (1, 1, 1), "stage_widths": (128, 256, 512), "stem_width": 32, "stem_kernel": 3,
 }  # fmt: skip
 _BATCH = {"cpu": 64}  # images per step of all devices together
@@ -79,7 +79,7 @@ def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
     if not config.init_from:  # otherwise the network is that of the checkpoint
         values |= {
             f"model.{name}": getattr(config.model, name) or value
-            for name, value in _network(setting).items()
+            for name, value in _network(config, setting).items()
         }
     return values
 
@@ -140,11 +140,16 @@ def best_metric(values: Values) -> str:
     return f"{splits[0]}{kind}/{metric}"
 
 
-def _network(setting: Setting) -> dict[str, Any]:
+def _network(config: Tagger, setting: Setting) -> dict[str, Any]:
+    """Returns the network's settings; one with another number of stages has widths to match."""
     if setting.platform == "cpu":
-        return _SMALL_NETWORK
-    depth = next(depth for most, depth in _DEPTHS if setting.images < most)
-    return config_file.network(f"resnet{depth}")
+        network = _SMALL_NETWORK
+    else:
+        depth = next(depth for most, depth in _DEPTHS if setting.images < most)
+        network = config_file.network(f"resnet{depth}")
+    stages = len(config.model.stage_sizes or network["stage_sizes"])
+    first = network["stage_widths"][0]
+    return network | {"stage_widths": tuple(first * 2**stage for stage in range(stages))}
 
 
 def _batch_size(setting: Setting) -> int:

@@ -27,6 +27,7 @@ from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring import curves
 from mlimages_jax.monitoring.goodput import Goodput
+from mlimages_jax.monitoring.step_bar import StepBar
 from mlimages_jax.monitoring.trackers import Trackers
 from mlimages_jax.monitoring.training_log import NonFiniteError
 from mlimages_jax.settings import Train, build, checked, restart
@@ -105,6 +106,7 @@ class _Run(NamedTuple):
         settings: JSON values that are saved with every checkpoint.
         goodput: Records where the time goes.
         trackers: Experiment trackers, on process 0.
+        bar: Progress bar, on process 0.
     """
 
     config: Train
@@ -116,6 +118,7 @@ class _Run(NamedTuple):
     settings: dict[str, Any]
     goodput: Goodput
     trackers: Trackers
+    bar: StepBar
 
 
 def _train(
@@ -131,6 +134,7 @@ def _train(
         contextlib.closing(run.trackers),
         out_of_memory.named(config, num_classes=run.data.num_classes),
         goodput,
+        run.bar,
         goodput.phase("save"),  # the time on exit, until the last save is complete
         Checkpoints(
             workdir / "checkpoints",
@@ -178,7 +182,8 @@ def _report(run: _Run, checkpoints: Checkpoints, state: TrainState, results: Res
 def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Run:
     """Opens the data set and builds the network; checks sizes before anything is computed."""
     # Process 0 writes for all, which do the same at the same time.
-    path = workdir / "goodput.jsonl" if jax.process_index() == 0 else None
+    is_first = jax.process_index() == 0
+    path = workdir / "goodput.jsonl" if is_first else None
     goodput = Goodput(path, started=started)
     goodput.devices = devices.described(jax.devices())
     data = open_data(config)
@@ -198,7 +203,10 @@ def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Ru
     evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
     settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
     trackers = tracking.open_trackers(config, workdir)
-    return _Run(config, workdir, data, mesh, training, evaluations, settings, goodput, trackers)
+    bar = StepBar(total_steps=config.total_steps, goodput=goodput, active=is_first)
+    return _Run(
+        config, workdir, data, mesh, training, evaluations, settings, goodput, trackers, bar
+    )
 
 
 def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
@@ -212,6 +220,7 @@ def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledS
         ended: Whether the run has ended before its last step.
     """
     run.goodput.restored = run.goodput.step = start
+    run.bar.resume(start)
     preemption.check()
     left = [stage for stage in build.stages(run.config) if stage.stop > start and not ended]
     if not left and not ended:
@@ -246,7 +255,9 @@ def _loop(
     with (
         _naming_the_last_good(checkpoints),
         goodput.phase("step"),
-        MeasuredSteps(config, run.workdir, goodput, start=start, trackers=run.trackers) as measured,
+        MeasuredSteps(
+            config, run.workdir, goodput, start=start, trackers=run.trackers, bar=run.bar
+        ) as measured,
     ):
         progress, writer = measured.progress, measured.writer
 

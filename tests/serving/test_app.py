@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 from starlette.testclient import TestClient
 
+from mlimages_jax.inference import tagging
 from mlimages_jax.serving import page
 from mlimages_jax.serving.app import create_app
 from mlimages_jax.serving.limits import Limits, ServingError
@@ -99,6 +100,19 @@ def test_the_parameters_choose_tags(server):
     for parameters in ({"k": 0}, {"k": "many"}, {"k": 1001}, {"threshold": 1.5}):
         (name,) = parameters
         assert name in _error(server.post(BROWN, **parameters), 422, "parameter")
+
+
+def test_without_k_thresholds_decide_how_many_tags_there_are(monkeypatch):
+    monkeypatch.setattr(tagging, "FEW", 2)
+    with Server(ColourModel(limits=(0.3, 0.3, 0.1, 0.1, 0.1))) as server:
+        assert server.ready.wait(60)
+        assert len(_scores(server.post(BROWN))[0]) == 3
+        assert len(_scores(server.post(BROWN, k=1))[0]) == 1
+        assert len(_scores(server.post(BROWN, threshold=0.1))[0]) == 3
+        assert len(_scores(server.post(BROWN, threshold=0))[0]) == 2  # limits nothing
+        server.model.loss = "softmax"
+        server.service.tagger.cache_clear()
+        assert _scores(server.post(BROWN)) == [{"n0": 0.8}]
 
 
 def test_thresholds_of_classes_are_used_unless_another_one_is_given():

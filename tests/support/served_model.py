@@ -49,5 +49,12 @@ class ColourModel:
         return {"features": colours, "logits": logits}
 
     def tagger(self, *, top_k: int | None = 5, threshold: float | None = None):
-        own = self.limits if threshold is None and self.limits else None
+        own = self._thresholds(threshold)
         return tagging.tagger(self.hierarchy, top_k=top_k, threshold=threshold, thresholds=own)
+
+    def class_limits(self, *, threshold: float | None = None) -> np.ndarray | None:
+        own = self._thresholds(threshold)
+        return tagging.class_limits(self.hierarchy, threshold=threshold, thresholds=own)
+
+    def _thresholds(self, threshold: float | None) -> dict[str | int, float] | None:
+        return {**self.limits} if threshold is None and self.limits else None

@@ -50,6 +50,15 @@ def test_what_is_given_is_not_chosen():
     assert chosen["group_size"] == 12
 
 
+def test_another_number_of_stages_has_widths_to_match():
+    chosen = recipe.choose(_config(**{"model.stage_sizes": (1, 2)}), _setting())
+    assert chosen["model.stage_widths"] == (256, 512)
+    small = recipe.choose(_config(**{"model.stage_sizes": (1,) * 4}), _setting(platform="cpu"))
+    assert small["model.stage_widths"] == (128, 256, 512, 1024)
+    given = {"model.stage_sizes": (1, 2), "model.stage_widths": (8, 8)}
+    assert recipe.choose(_config(**given), _setting())["model.stage_widths"] == (8, 8)
+
+
 def test_the_network_of_a_checkpoint_is_kept():
     chosen = recipe.choose(_config(init_from="/somewhere"), _setting())
     assert not any(name.startswith("model.stage") for name in chosen)
