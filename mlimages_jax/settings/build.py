@@ -212,7 +212,7 @@ def augmentation(config: Train) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns the colour and rotation augmentation, which runs on the device."""
     values = config.augmentation
     return functools.partial(
-        augment.pretrain_augment, colour=values.colour, rotation=values.rotation
+        augment.pretrain_augment, colour=values.colour, hue=values.hue, rotation=values.rotation
     )
 
 

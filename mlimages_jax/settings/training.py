@@ -115,6 +115,12 @@ class Augmentation:
     colour: bool = setting(
         Flag(), "Distorts brightness, contrast, ... (image_preprocessing.py).", default=True
     )
+    hue: float = setting(
+        Number(0.0, 0.5),
+        "Largest rotation of the hue, in turns of the colour circle; 0 where colours tell classes "
+        "apart (image_preprocessing.py: 0.2).",
+        default=0.2,
+    )
     rotation: bool = setting(
         Flag(), "Rotates by up to 45 degrees either way (image_preprocessing.py).", default=True
     )

@@ -118,7 +118,7 @@ def _pick(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 
 
 def pretrain_augment(
-    key: Key, images: jax.Array, *, colour: bool = True, rotation: bool = True
+    key: Key, images: jax.Array, *, colour: bool = True, hue: float = HUE, rotation: bool = True
 ) -> jax.Array:
     """Distorts each example of a training batch in one of three ways, with equal probability.
 
@@ -132,6 +132,8 @@ def pretrain_augment(
         key: A jax.random key, fresh for each step.
         images: uint8 [B, S, S, 3].
         colour: Whether to apply the colour operations.
+        hue: Largest rotation of the hue either way, in turns of the colour circle; 0 leaves that
+            operation out.
         rotation: Whether to rotate.
 
     Returns:
@@ -140,7 +142,7 @@ def pretrain_augment(
     # With partitionable threefry, jax's default, a value depends only on the key and its index. So
     # each device draws its own rows, and one array does the work of a key per example.
     draws = uniform(key, [images.shape[0], 6])  # row i is the same for any B
-    choice, angle, brightness, saturation, hue, contrast = draws.T
+    choice, angle, brightness, saturation, turn, contrast = draws.T
     # XLA computes all branches of a choice per example, so every example goes through every
     # operation once; an angle of 0 and a factor of 1 change nothing.
     way = jnp.floor(3 * choice).astype(jnp.int32)  # [B]
@@ -155,7 +157,7 @@ def pretrain_augment(
             way,
             brightness=_between(-BRIGHTNESS, BRIGHTNESS, brightness),
             saturation=_between(*SATURATION, saturation),
-            hue=_between(-HUE, HUE, hue),
+            hue=_between(-hue, hue, turn) if hue else None,
             contrast=_between(*CONTRAST, contrast),
         )
     return 2 * x - 1
@@ -167,7 +169,7 @@ def distort_colour(
     *,
     brightness: jax.Array,
     saturation: jax.Array,
-    hue: jax.Array,
+    hue: jax.Array | None,
     contrast: jax.Array,
 ) -> jax.Array:
     """Applies the colour operations in the order chosen for each example.
@@ -180,7 +182,7 @@ def distort_colour(
         way: int [B]: ROTATE_THEN_COLOUR, CONTRAST_EARLY or UNCHANGED.
         brightness: [B], see adjust_brightness.
         saturation: [B], see adjust_saturation.
-        hue: [B], see adjust_hue.
+        hue: [B], see adjust_hue; None leaves the hue alone.
         contrast: [B], see adjust_contrast.
 
     Returns:
@@ -189,7 +191,9 @@ def distort_colour(
     early = way == CONTRAST_EARLY
     distorted = adjust_brightness(x, brightness)
     distorted = adjust_contrast(distorted, jnp.where(early, contrast, 1))
-    distorted = adjust_hue(adjust_saturation(distorted, saturation), hue)
+    distorted = adjust_saturation(distorted, saturation)
+    if hue is not None:
+        distorted = adjust_hue(distorted, hue)
     distorted = adjust_contrast(distorted, jnp.where(early, 1, contrast))
     return jnp.clip(jnp.where(_per_example(way == UNCHANGED), x, distorted), 0, 1)
 

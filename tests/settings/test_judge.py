@@ -96,6 +96,7 @@ REFUSED = {
     "optimizer.epsilon": (0,),
     "optimizer.clip_norm": (-1.0,),
     "augmentation.magnitude": (11.0,),
+    "augmentation.hue": (-0.1, 0.6),
     "augmentation.cutmix": (-1.0,),
     "input.num_threads": (0,),
     "input.num_workers": (-1, 1.0),
