@@ -43,13 +43,13 @@ def watch(*, stop: bool) -> None:
     from mlimages_jax.data import device_batches
     from mlimages_jax.monitoring import training_log
     from mlimages_jax.step.training_step import TrainingStep
-    from mlimages_jax.training import train
+    from mlimages_jax.training import run, train
 
     SECONDS["imports"] = time.time() - SPAWNED
-    train.sharding.make_mesh = timed("devices", train.sharding.make_mesh, first=True)
-    train.open_data = timed("data", train.open_data)
-    train.make_evaluations = timed("data", train.make_evaluations)
-    train.training_step = timed("shapes", train.training_step)
+    run.sharding.make_mesh = timed("devices", run.sharding.make_mesh, first=True)
+    run.open_data = timed("data", run.open_data)
+    run.make_evaluations = timed("data", run.make_evaluations)
+    run.training_step = timed("shapes", run.training_step)
     checkpoints: Any = train.Checkpoints
     checkpoints.restore = timed("state", checkpoints.restore)
     step: Any = TrainingStep

@@ -15,6 +15,7 @@ from mlimages_jax.settings.training import (
     AREA,
     BATCH,
     DTYPES,
+    HUE,
     OPERATIONS,
     PIXELS,
     Augmentation,
@@ -33,6 +34,11 @@ _BY_LABELS = "by the data set: softmax for one class per image, else asymmetric"
 class TaggerAugmentation(Augmentation):
     """Augmentation of training images after cropping."""
 
+    hue: float = setting(
+        Open(HUE, "by the names of the classes: 0 if there are colours among them, else 0.2", -1),
+        "Largest rotation of the hue, in turns of the colour circle.",
+        default=-1,
+    )
     rand_augment: int = setting(
         Open(OPERATIONS, _BY_LENGTH, -1),
         "Number of RandAugment operations per image (Cubuk et al., 2020).",

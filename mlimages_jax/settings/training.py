@@ -42,6 +42,7 @@ WHERE_CHECKPOINT = "give a workdir, its checkpoints folder, or one step of it"
 BATCH = Whole(1, 2**18)
 PIXELS = Whole(1, 2**14)
 AREA = Pair(Number(0.0, 1.0, above=True), "'(0.08, 1.0)'")
+HUE = Number(0.0, 0.5)
 OPERATIONS = Whole(0, 100, zero="none")
 THREADS = Whole(1, 1_024)
 WORKERS = Whole(0, 256, zero="none")
@@ -116,7 +117,7 @@ class Augmentation:
         Flag(), "Distorts brightness, contrast, ... (image_preprocessing.py).", default=True
     )
     hue: float = setting(
-        Number(0.0, 0.5),
+        HUE,
         "Largest rotation of the hue, in turns of the colour circle; 0 where colours tell classes "
         "apart (image_preprocessing.py: 0.2).",
         default=0.2,

@@ -13,6 +13,9 @@ CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a 
 Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 / images), so that
 the number of images seen grows with the square root of their number.
 
+Hues: turned by up to a fifth of the colour circle, as in the pretraining of ML-Images, unless two or
+more classes are colours; a single "orange" may be the fruit.
+
 Crops: 0.7 to 1 of the area, as what is tagged are whole images. In runs of more than 200 epochs,
 which overfit, also two operations of RandAugment (docs/benchmarks/learning.md).
 """
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple
 from mlimages_jax.settings import config_file
 from mlimages_jax.settings.fields import Values
 from mlimages_jax.settings.tagger import Tagger
+from mlimages_jax.step import augment
 
 MOST_EPOCHS, FEWEST_EPOCHS = 100, 10
 _IMAGES_OF_MOST_EPOCHS = 1_000
@@ -49,12 +53,14 @@ class Setting(NamedTuple):
         platform: cpu, gpu or tpu.
         devices: Number of devices.
         single_label: Whether every image has one class.
+        colours: Number of classes that are colours.
     """
 
     images: int
     platform: str
     devices: int
     single_label: bool
+    colours: int
 
 
 def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
@@ -68,12 +74,14 @@ def choose(config: Tagger, setting: Setting) -> dict[str, Any]:
         Values by dotted name, which are those of `config` where they are given.
     """
     batch = config.batch_size or _batch_size(setting)
+    hue = 0.0 if setting.colours > 1 else augment.HUE
     values: dict[str, Any] = {
         "image_size": config.image_size or (48 if setting.platform == "cpu" else 224),
         "batch_size": batch,
         "group_size": config.group_size or (_GROUP if batch % _GROUP == 0 else batch),
         "model.dtype": config.model.dtype
         or ("float32" if setting.platform == "cpu" else "bfloat16"),
+        "augmentation.hue": config.augmentation.hue if config.augmentation.hue >= 0 else hue,
         "loss.name": config.loss.name or ("softmax" if setting.single_label else "asymmetric"),
     }
     if not config.init_from:  # otherwise the network is that of the checkpoint

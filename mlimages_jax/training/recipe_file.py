@@ -20,7 +20,9 @@ from mlimages_jax.settings.tagger import Tagger
 NAME = "recipe.json"
 _STEPS = "total_steps"
 # What the recipe used before it chose these.
-_OF_BEFORE: Mapping[str, Any] = {"crop.area": (0.25, 1.0), "augmentation.rand_augment": 0}
+_OF_BEFORE: Mapping[str, Any] = {
+    "crop.area": (0.25, 1.0), "augmentation.hue": 0.2, "augmentation.rand_augment": 0,
+}  # fmt: skip
 
 
 def read(workdir: epath.Path) -> Values | None:

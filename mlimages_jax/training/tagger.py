@@ -16,6 +16,8 @@ from mlimages_jax.data.folds import Fold
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.evaluation import thresholds_task
 from mlimages_jax.files import paths
+from mlimages_jax.labels.colour_names import colours_among
+from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.plan import chips, estimate
 from mlimages_jax.settings import (
     ConfigError,
@@ -123,6 +125,7 @@ def _choices(config: Tagger, data: DataSet, workdir: epath.Path, *, begin: float
         devices=jax.device_count(),
         # An image without labels tells a tagger what is absent, and a softmax nothing.
         single_label=data.max_labels == 1 and data.missing_labels == 0 and not counts.unlabelled,
+        colours=len(colours_among(Hierarchy.from_file(data.class_list).names)),
     )
     chosen = recipe.choose(config, setting)
     # Memory and speed are measured before the length is known. The speed is that of long runs,

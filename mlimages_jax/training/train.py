@@ -1,58 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The training loop: set up, restore, compile, iterate, evaluate, save."""
+"""The training loop: restore, compile, iterate, evaluate, save."""
 
 import contextlib
 import time
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 from etils import epath
-from jax.sharding import Mesh
 
 from mlimages_jax.checkpoints.manager import Checkpoints
-from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.device_batches import DeviceBatches
-from mlimages_jax.distributed import (
-    collectives,
-    devices,
-    preemption,
-    processes,
-    sharding,
-    workdir_lock,
-)
+from mlimages_jax.distributed import collectives, preemption, processes, workdir_lock
 from mlimages_jax.distributed.preemption import Preempted
-from mlimages_jax.evaluation.evaluate import Evaluation
 from mlimages_jax.files import paths
 from mlimages_jax.monitoring import curves
-from mlimages_jax.monitoring.goodput import Goodput
-from mlimages_jax.monitoring.step_bar import StepBar
-from mlimages_jax.monitoring.trackers import Trackers
 from mlimages_jax.monitoring.training_log import NonFiniteError
-from mlimages_jax.settings import Train, build, checked, restart
-from mlimages_jax.settings.build import training_step
+from mlimages_jax.settings import Train, build, checked
 from mlimages_jax.step.stages import Stage
-from mlimages_jax.step.state import TrainState, memory_line
+from mlimages_jax.step.state import TrainState
 from mlimages_jax.step.training_step import TrainingStep
 from mlimages_jax.training import open_network, out_of_memory, tracking
 from mlimages_jax.training.best_checkpoint import BestCheckpoint
-from mlimages_jax.training.evaluations import (
-    Results,
-    evaluate_and_log,
-    make_evaluations,
-)
+from mlimages_jax.training.evaluations import Results, evaluate_and_log
 from mlimages_jax.training.final_report import evaluated_for_report, write_report
 from mlimages_jax.training.inputs import training_inputs
 from mlimages_jax.training.measured_steps import CompiledStep, MeasuredSteps
-from mlimages_jax.training.start import (
-    check_sizes,
-    data_identity,
-    first_state,
-    frequencies,
-    keep_in_workdir,
-    open_data,
-)
+from mlimages_jax.training.run import Run, set_up
+from mlimages_jax.training.start import first_state, keep_in_workdir
 
 
 def train(config: Train, workdir: epath.PathLike, *, started: float | None = None) -> TrainState:
@@ -93,34 +68,6 @@ def train(config: Train, workdir: epath.PathLike, *, started: float | None = Non
         return _train(checked(unresolved), workdir, unresolved=unresolved, started=started)
 
 
-class _Run(NamedTuple):
-    """A training that is set up: what stays the same from its first step to its report.
-
-    Attributes:
-        config: Settings of the training.
-        workdir: Folder of the run.
-        data: The data set.
-        mesh: Mesh over all devices.
-        training: Model, optimizer and layout of the state.
-        evaluations: Evaluations by name.
-        settings: JSON values that are saved with every checkpoint.
-        goodput: Records where the time goes.
-        trackers: Experiment trackers, on process 0.
-        bar: Progress bar, on process 0.
-    """
-
-    config: Train
-    workdir: epath.Path
-    data: DataSet
-    mesh: Mesh
-    training: TrainingStep
-    evaluations: dict[str, Evaluation]
-    settings: dict[str, Any]
-    goodput: Goodput
-    trackers: Trackers
-    bar: StepBar
-
-
 def _train(
     config: Train, workdir: epath.Path, *, unresolved: Train, started: float | None
 ) -> TrainState:
@@ -128,7 +75,7 @@ def _train(
 
     `unresolved` still has the fractions of the run that are steps in `config`.
     """
-    run = _set_up(config, workdir, started=started)
+    run = set_up(config, workdir, started=started)
     goodput = run.goodput
     with (
         contextlib.closing(run.trackers),
@@ -163,7 +110,7 @@ def _train(
     return state
 
 
-def _report(run: _Run, checkpoints: Checkpoints, state: TrainState, results: Results) -> None:
+def _report(run: Run, checkpoints: Checkpoints, state: TrainState, results: Results) -> None:
     """Writes tables and figures, on process 0; for those of the best step all have to evaluate."""
     first = next(iter(run.evaluations.values()))
     reported = evaluated_for_report(
@@ -179,37 +126,7 @@ def _report(run: _Run, checkpoints: Checkpoints, state: TrainState, results: Res
         run.trackers.add_files([run.workdir / name for name in tracking.SHOWN])
 
 
-def _set_up(config: Train, workdir: epath.Path, *, started: float | None) -> _Run:
-    """Opens the data set and builds the network; checks sizes before anything is computed."""
-    # Process 0 writes for all, which do the same at the same time.
-    is_first = jax.process_index() == 0
-    path = workdir / "goodput.jsonl" if is_first else None
-    goodput = Goodput(path, started=started)
-    goodput.devices = devices.described(jax.devices())
-    data = open_data(config)
-    mesh = sharding.make_mesh()
-    check_sizes(config, build.stages(config), mesh)
-    data_set = data_identity(config, data)
-    _log_layout(config, data, mesh)
-    # Only shapes so far: the state gets memory when it is restored or initialised.
-    training = training_step(
-        config,
-        mesh,
-        num_classes=data.num_classes,
-        missing_labels=data.missing_labels,
-        priors=frequencies(config, data),
-    )
-    logging.info("%s", memory_line(training.abstract_state))
-    evaluations = make_evaluations(config, data, training.model, training.loss, mesh)
-    settings = restart.values(config) | {"orientation": data.orientation, "data_set": data_set}
-    trackers = tracking.open_trackers(config, workdir)
-    bar = StepBar(total_steps=config.total_steps, goodput=goodput, active=is_first)
-    return _Run(
-        config, workdir, data, mesh, training, evaluations, settings, goodput, trackers, bar
-    )
-
-
-def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
+def _compile_all(run: Run, *, start: int, ended: bool) -> dict[Stage, CompiledStep]:
     """Compiles all remaining sizes before the first step, so that none fails in mid-training.
 
     On a stop request in here a process may stop alone, since there is nothing to save.
@@ -235,7 +152,7 @@ def _compile_all(run: _Run, *, start: int, ended: bool) -> dict[Stage, CompiledS
 
 
 def _loop(
-    run: _Run,
+    run: Run,
     checkpoints: Checkpoints,
     best: BestCheckpoint,
     state: TrainState,
@@ -306,7 +223,7 @@ def _loop(
 
 
 def _steps(
-    run: _Run, stages: list[Stage], *, start: int
+    run: Run, stages: list[Stage], *, start: int
 ) -> Generator[tuple[Stage, int, DeviceBatches], None, None]:
     """Yields the stage and the number of every step after `start`, with the stage's batches."""
     inputs = training_inputs(run.config, run.data, run.mesh, run.workdir)
@@ -341,19 +258,6 @@ def _naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
             f"{error}. The last good checkpoint is {good}. Lower the learning rate (in another "
             "--workdir, with --config.init_from) or check the data of these steps."
         ) from error
-
-
-def _log_layout(config: Train, data: DataSet, mesh: Mesh) -> None:
-    logging.info(
-        "%s: %d images, %d classes, up to %d labels, missing labels are %s",
-        data.folder, data.num_records(config.data.train_split), data.num_classes, data.max_labels,
-        "unknown" if data.missing_labels < 0 else "absent",
-    )  # fmt: skip
-    processes.log_layout(
-        mesh,
-        batch_size=config.batch_size,
-        groups=config.batch_size // (config.group_size or config.batch_size),
-    )
 
 
 def _log_stage(stage: Stage, images: int) -> None:

@@ -106,10 +106,10 @@ def test_the_documented_codes():
 
 RAISES = """
 import errno, sys
-from mlimages_jax.training import train
+from mlimages_jax.training import run as training_run
 def broken(*args, **kwargs):
     raise {error}
-train.open_data = broken
+training_run.open_data = broken
 from mlimages_jax.main import run
 run()
 """

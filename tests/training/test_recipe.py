@@ -12,8 +12,8 @@ def _config(**changes):
     return load_config("tagger", **{"data.folder": "x", **changes})
 
 
-def _setting(images=5_000, platform="gpu", devices=1, *, single_label=False):
-    return recipe.Setting(images, platform, devices, single_label)
+def _setting(images=5_000, platform="gpu", devices=1, *, single_label=False, colours=0):
+    return recipe.Setting(images, platform, devices, single_label, colours)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,15 @@ def test_the_table(images, platform, size, blocks, dtype):
 def test_the_labels_decide_the_loss():
     assert recipe.choose(_config(), _setting())["loss.name"] == "asymmetric"
     assert recipe.choose(_config(), _setting(single_label=True))["loss.name"] == "softmax"
+
+
+def test_hues_are_left_alone_where_classes_are_colours():
+    def hue(colours, **given):
+        return recipe.choose(_config(**given), _setting(colours=colours))["augmentation.hue"]
+
+    assert [hue(colours) for colours in (0, 1, 2, 7)] == [0.2, 0.2, 0.0, 0.0]
+    assert hue(7, **{"augmentation.hue": 0.1}) == 0.1
+    assert hue(0, **{"augmentation.hue": 0.0}) == 0.0
 
 
 def test_what_is_given_is_not_chosen():

@@ -99,7 +99,7 @@ def _trained(config, fold):
 
     chosen = {
         "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1, "crop.area": (0.7, 1.0),
-        "augmentation.rand_augment": 0, "optimizer.ema_decay": 0.0,
+        "augmentation.hue": 0.2, "augmentation.rand_augment": 0, "optimizer.ema_decay": 0.0,
     }  # fmt: skip
     return _with(dataclasses.replace(config, data=dataclasses.replace(config.data, fold=fold)),
                  chosen)  # fmt: skip

@@ -30,7 +30,8 @@ SMALL = {
 
 CHOSEN = {
     "total_steps": 10, "loss.name": "sigmoid", "model.dtype": "float32", "accumulate": 1,
-    "crop.area": [0.7, 1.0], "augmentation.rand_augment": 0, "optimizer.ema_decay": 0.0,
+    "crop.area": [0.7, 1.0], "augmentation.hue": 0.2, "augmentation.rand_augment": 0,
+    "optimizer.ema_decay": 0.0,
 }  # fmt: skip
 
 
@@ -56,8 +57,10 @@ def test_what_was_chosen_is_trained_and_written_down(trained):
     assert chosen["total_steps"] == 4 and chosen["accumulate"] == 1
     assert chosen["loss.name"] == "asymmetric" and chosen["model.dtype"] == "float32"
     assert chosen["crop.area"] == [0.7, 1.0] and chosen["augmentation.rand_augment"] == 0
+    assert chosen["augmentation.hue"] == 0, "the names of the drawn classes are colours"
     config = manager.config_of(trained)
     assert config["task"] == "train" and config["total_steps"] == 4
+    assert config["augmentation"]["hue"] == 0
     assert config["loss"]["name"] == "asymmetric" and config["optimizer"]["name"] == "adamw"
     assert config["checkpoint"]["best"] == "val/mAP"
     assert manager.latest_step(trained / "checkpoints") == 4
@@ -83,6 +86,8 @@ def test_a_run_of_before_its_augmentation_was_chosen_keeps_it(tmp_path):
     older = {name: value for name, value in CHOSEN.items() if name != "augmentation.rand_augment"}
     config = _restarted(tmp_path, older)
     assert config.crop.area == (0.7, 1.0) and config.augmentation.rand_augment == 0
+    older.pop("augmentation.hue")
+    assert _restarted(tmp_path, older).augmentation.hue == 0.2
     oldest = {name: value for name, value in older.items() if name != "crop.area"}
     config = _restarted(tmp_path, oldest)
     assert config.crop.area == (0.25, 1.0) and config.augmentation.rand_augment == 0

@@ -27,6 +27,7 @@ from mlimages_jax.settings import build
 from mlimages_jax.step import steps
 from mlimages_jax.step.state import TrainState
 from mlimages_jax.training import out_of_memory, start, train
+from mlimages_jax.training.run import set_up
 from tests.support.small_run import ROOT, flags, load_config, small_config
 from tfds_builders import shapes
 
@@ -153,7 +154,7 @@ def test_other_optimizers_resume_in_other_parts_too(drawn, tmp_path, name):
 def test_weights_from_frequencies_reach_the_training(drawn, tmp_path, caplog):
     caplog.set_level("INFO")
     changes = {"loss.name": "sigmoid", "loss.positive_weight": "frequency"}
-    run = train._set_up(small_config(drawn, **changes), tmp_path, started=None)
+    run = set_up(small_config(drawn, **changes), tmp_path, started=None)
     expected = build.frequency_weights(class_priors(DataSet.open(drawn), "train"), limit=20.0)
     np.testing.assert_array_equal(run.training.loss.keywords["positive_weights"], expected)
     assert expected.max() > 2 * expected.min()
