@@ -13,8 +13,8 @@ CPUs the time decides: at 224 px two cores train a ResNet-26 on some 5 images a 
 Epochs: 100 up to 1,000 images, 10 from 100,000 on, in between 100 * sqrt(1,000 / images), so that
 the number of images seen grows with the square root of their number.
 
-Hues: turned by up to a fifth of the colour circle, as in the pretraining of ML-Images, unless two or
-more classes are colours; a single "orange" may be the fruit.
+Hues: turned by up to a fifth of the colour circle, as in the pretraining of ML-Images, unless two
+or more classes are colours; a single "orange" may be the fruit.
 
 Crops: 0.7 to 1 of the area, as what is tagged are whole images. In runs of more than 200 epochs,
 which overfit, also two operations of RandAugment (docs/benchmarks/learning.md).
