@@ -15,7 +15,7 @@ from mlimages_jax.inference import batch_predict
 from mlimages_jax.settings import Train, build
 from mlimages_jax.step import steps
 from mlimages_jax.step.training_step import TrainingStep
-from mlimages_jax.training import train
+from mlimages_jax.training import run
 
 _AROUND = (  # fields that a training step does not depend on
     "data", "evaluation", "checkpoint", "input", "profile", "init_from", "total_steps",
@@ -88,7 +88,7 @@ def sharing_programs() -> Iterator[None]:
 
 
 def _share(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(train, "training_step", _training_step)
+    patch.setattr(run, "training_step", _training_step)
     patch.setattr(Evaluation, "_step", property(_evaluation_step))
     patch.setattr(batch_predict, "_compiled", _compiled)
 
