@@ -56,19 +56,21 @@ class StepBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leaves the bar as it is, and log lines alone."""
+        """Leaves the bar with its last step, and log lines alone."""
         if self._bar is not None:
             self._ended.set()
             self._thread.join()
             logging.get_absl_handler().removeFilter(self._make_room)
-            self._redraw(self._bar)
+            # Not by the clock, which has left all phases by now.
+            self._bar.set_description("done" if kind is None else "stopped", refresh=False)
             self._bar.close()
             self._bar = None
 
     def resume(self, step: int) -> None:
         """Begins at the updates that were done before this run."""
         if self._bar is not None:
-            self._bar.n = self._bar.initial = step
+            # Else the next rate would count these updates as done in a moment.
+            self._bar.n = self._bar.initial = self._bar.last_print_n = step
 
     def update(self, *, loss: Array | None, batch_size: int) -> None:
         """Counts a step.

@@ -56,8 +56,34 @@ def test_steps_loss_and_rate_are_shown_on_a_terminal(monkeypatch):
         bar.resume(4)
         bar.update(loss=None, batch_size=8)
         bar.update(loss=jnp.float32(0.25), batch_size=8)
+        bar._redraw(bar._bar)
+        assert "training" in terminal.last()
     last = terminal.last()
-    assert "training" in last and "6/10" in last and "loss=0.2500" in last
+    assert "6/10" in last and "loss=0.2500" in last
+
+
+def test_at_the_end_it_says_how_the_training_ended(monkeypatch):
+    """Its clock is back where it was before the training: starting."""
+    terminal, goodput = _terminal(monkeypatch), Goodput(None)
+    with _bar(goodput) as bar, goodput.phase("step"):
+        bar.update(loss=None, batch_size=8)
+    assert terminal.last().startswith("done:")
+    with pytest.raises(ValueError, match="x"), _bar(goodput):
+        raise ValueError("x")
+    assert terminal.last().startswith("stopped:")
+
+
+def test_the_steps_of_an_earlier_run_do_not_count_in_the_rate(monkeypatch):
+    """As where the step is compiled already, and training begins before the first redraw."""
+    clock = [1000.0]
+    _terminal(monkeypatch)
+    with _bar() as bar:
+        bar._bar._time = lambda: clock[0]
+        bar._bar.start_t = bar._bar.last_print_t = clock[0]
+        bar.resume(6)
+        clock[0] += 2
+        bar.update(loss=None, batch_size=8)
+        assert bar._bar.format_dict["rate"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
