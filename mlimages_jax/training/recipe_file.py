@@ -62,8 +62,11 @@ def write(workdir: epath.Path, chosen: Values) -> None:
 
 
 def _has_begun(workdir: epath.Path) -> bool:
-    folders = [workdir, *workdir.glob("fold_*")]
-    return any(step_folders.latest_step(one / step_folders.FOLDER) is not None for one in folders)
+    """Returns whether anything was saved; if all of it is damaged, a backup may follow."""
+    saved = [one / step_folders.FOLDER for one in (workdir, *workdir.glob("fold_*"))]
+    return any(
+        step_folders.latest_step(one) is not None or step_folders.names_aside(one) for one in saved
+    )
 
 
 def _damaged(file: epath.Path, problem: str) -> ConfigError:

@@ -17,8 +17,8 @@ def workdir(tmp_path, monkeypatch):
 
 
 def _newest(folder):
-    """Stands for the search in a checkpoint folder: any entry is a step."""
-    return 1 if folder.exists() and any(folder.iterdir()) else None
+    """Stands for the search in a checkpoint folder: any number is a step."""
+    return 1 if folder.exists() and any(one.name.isdigit() for one in folder.iterdir()) else None
 
 
 @pytest.mark.parametrize("run", ["", "fold_0"])
@@ -28,6 +28,13 @@ def test_choices_count_once_a_training_has_begun(workdir, run):
     (workdir / run / "checkpoints").mkdir(parents=True)
     assert recipe_file.read(workdir) is None
     (workdir / run / "checkpoints/1").mkdir()
+    assert recipe_file.read(workdir) == CHOSEN
+
+
+def test_choices_stay_while_all_checkpoints_are_damaged(workdir):
+    """The start is refused then, and goes on once one of them is back from a backup."""
+    recipe_file.write(workdir, CHOSEN)
+    (workdir / "checkpoints/1.damaged").mkdir(parents=True)
     assert recipe_file.read(workdir) == CHOSEN
 
 
