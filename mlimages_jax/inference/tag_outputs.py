@@ -22,7 +22,8 @@ _SHOWN = 20  # files that are left alone and named
 class TagOutputs:
     """Brings sidecars, folders and a page up to date with the rows of a file.
 
-    The first call processes every image; later calls, with --watch, only new and changed ones.
+    The first call processes every image; later calls, with --watch, only new and changed ones, and
+    those that could not be read before.
 
     Args:
         sidecars: Whether to write sidecars.
@@ -51,7 +52,9 @@ class TagOutputs:
             done.append(_described(self._by_tag))
         if self._sheet:
             done.append(self._sheet.update(source, rows()))
-        self._done = LineIndex((key, 0) for key in keys.tolist())
+        self._done = LineIndex(
+            (key, 0) for key, row in zip(keys.tolist(), rows(), strict=True) if "error" not in row
+        )
         return done
 
 

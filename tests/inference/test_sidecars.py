@@ -2,9 +2,23 @@
 import pytest
 
 from mlimages_jax.inference.sidecars import sidecar_of, write_sidecar
+from mlimages_jax.inference.tag_outputs import TagOutputs
 from mlimages_jax.inference.xmp_tags import XmpError
 
 ROW = {"image": "a.jpg", "tags": [{"path": ["animal", "dog, domestic dog"]}]}
+
+
+class OneImage:
+    """Stands for a source whose image never changes."""
+
+    def __init__(self, path):
+        self.path = lambda position: path
+
+    def __len__(self):
+        return 1
+
+    def identity(self, position):
+        return ["a.jpg", 5, 0]
 
 
 @pytest.fixture
@@ -44,3 +58,14 @@ def test_damaged_and_linked_sidecars_are_left_alone(image, tmp_path):
     with pytest.raises(XmpError, match="is a link"):
         write_sidecar(image, ROW)
     assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_an_image_that_becomes_readable_gets_its_sidecar(image):
+    """Its size and time stay the same, as where only a permission was missing."""
+    outputs, source = TagOutputs(sidecars=True, by_tag=None, sheet=None), OneImage(image)
+    bad = {"image": "a.jpg", "error": "unreadable: Permission denied"}
+    assert outputs.update(source, lambda: iter([bad])) == ["0 sidecars written"]
+    assert outputs.update(source, lambda: iter([ROW])) == ["1 sidecars written"]
+    assert sidecar_of(image).exists()
+    sidecar_of(image).unlink()
+    assert outputs.update(source, lambda: iter([ROW])) == ["0 sidecars written"], "it is done"
