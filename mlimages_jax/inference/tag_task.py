@@ -263,7 +263,9 @@ def _rules(config: Classify) -> dict[str, Any]:
 def _about(config: Classify, model: Model, *, view: EvaluationView) -> dict[str, Any]:
     """Returns everything that determines the row of an image, as JSON values."""
     names = ("split", "top_k", "threshold", "consistent", "dtype")
-    thresholds = model.thresholds.values.tobytes() if model.thresholds else b""
+    assert model.hierarchy
+    # In the order of the classes, as a spreadsheet may have sorted the lines of the file.
+    thresholds = model.thresholds.of(model.hierarchy).tobytes() if model.thresholds else b""
     if config.thresholds not in ("", chosen_thresholds.NONE):
         thresholds = Path(config.thresholds).read_bytes()
     return {

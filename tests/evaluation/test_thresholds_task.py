@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Thresholds of a tiny run: found, written, and used by everything that tags."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -100,6 +101,22 @@ def test_the_file_has_what_plain_code_finds(data, workdir):
     for row, hits, all_tags in zip(rows, right, tags.sum(axis=0), strict=True):
         if all_tags:
             assert float(row[5]) == pytest.approx(hits / all_tags, abs=0.02)
+
+
+def test_lines_that_were_sorted_are_the_same_thresholds(workdir):
+    """As by a spreadsheet: a file of tags is extended by new images all the same."""
+    model = mlimages_jax.load(workdir)
+    found = model.thresholds
+    turned = dataclasses.replace(found, ids=found.ids[::-1], values=found.values[::-1])
+    config = load_config("classify", checkpoint=str(workdir), input="photos")
+    one, other = (
+        tag_task._about(config, dataclasses.replace(model, thresholds=thresholds), view=model.view)
+        for thresholds in (found, turned)
+    )
+    assert one == other
+    changed = dataclasses.replace(found, values=found.values / 2)
+    model = dataclasses.replace(model, thresholds=changed)
+    assert tag_task._about(config, model, view=model.view) != one
 
 
 def test_tags_reach_them_without_being_asked(data, workdir, caplog):
