@@ -18,7 +18,7 @@ from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.data.class_positives import positives_per_class
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.distributed import collectives
-from mlimages_jax.evaluation import prediction_grid, report
+from mlimages_jax.evaluation import examples_file, prediction_grid, report
 from mlimages_jax.evaluation.class_details import ClassDetails
 from mlimages_jax.evaluation.evaluate import Evaluation, Metrics, Weights
 from mlimages_jax.labels.hierarchy import Hierarchy
@@ -92,7 +92,8 @@ def write_report(
     """Writes tables and figures of an evaluation to the workdir.
 
     Called on process 0 only. With several processes the prediction grid is skipped, because all of
-    them would have to compute it together.
+    them would have to compute it together; one of an earlier training is removed, as it shows what
+    other weights predict.
     """
     metrics, limits = reported.metrics, None
     hierarchy = Hierarchy.from_file(data.class_list)
@@ -108,10 +109,13 @@ def write_report(
     # With the step, as a reader of the file cannot see of which one it is.
     values = {"step": reported.step} | reported.values
     report.write_files(workdir, metrics, hierarchy, title=title, values=values, details=details)
+    grid = workdir / "predictions.png"
+    for path in (grid, workdir / examples_file.FILE_NAME):
+        path.unlink(missing_ok=True)
     if jax.process_count() > 1:
         return
     prediction_grid.write_grid(
-        workdir / "predictions.png",
+        grid,
         evaluation,
         reported.weights,
         hierarchy,

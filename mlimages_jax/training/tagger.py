@@ -11,11 +11,13 @@ import jax
 from absl import logging
 from etils import epath
 
+from mlimages_jax.checkpoints import own_thresholds
 from mlimages_jax.data.dataset import DataSet
 from mlimages_jax.data.folds import Fold
 from mlimages_jax.distributed import collectives, sharding, workdir_lock
 from mlimages_jax.evaluation import thresholds_task
 from mlimages_jax.files import paths
+from mlimages_jax.labels import class_thresholds
 from mlimages_jax.labels.colour_names import colours_among
 from mlimages_jax.labels.hierarchy import Hierarchy
 from mlimages_jax.plan import chips, estimate
@@ -31,6 +33,7 @@ from mlimages_jax.settings import (
 from mlimages_jax.settings.compound_rules import Open
 from mlimages_jax.settings.fields import Values, table_of_fields
 from mlimages_jax.settings.tagger import Suspects, Tagger
+from mlimages_jax.settings.tasks import LabelledImages, Reading
 from mlimages_jax.training import open_network, recipe, recipe_file, what_next
 from mlimages_jax.training.check_labels import check_labels
 from mlimages_jax.training.inputs import training_inputs
@@ -67,19 +70,44 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
         train(training, workdir, started=started)
         if training.compile_only:
             return
-        if not build.is_single_label(training.loss) and training.evaluation.splits:
-            _find_thresholds(training, workdir)
+        evaluated = bool(training.evaluation.splits)
+        wanted = evaluated and not build.is_single_label(training.loss)
+        thresholds = wanted and _find_thresholds(training, workdir)
     if collectives.process_number() == 0:
-        what_next.tell(workdir)
+        what_next.tell(workdir, evaluated=evaluated, thresholds=thresholds)
 
 
-def _find_thresholds(training: Train, workdir: epath.Path) -> None:
-    """Writes thresholds.tsv to the workdir; a finished training does not fail without them."""
-    search = FindThresholds(checkpoint=str(workdir), label_confidence=training.evaluation.threshold)
+def _find_thresholds(training: Train, workdir: epath.Path) -> bool:
+    """Writes thresholds.tsv to the workdir, unless the one that is there is of these weights.
+
+    Returns:
+        Whether tagging has thresholds; a finished training does not fail without them.
+    """
+    if own_thresholds.are_in(workdir):
+        logging.info(
+            "%s is of these weights and stays as it is; delete it to find thresholds anew",
+            workdir / class_thresholds.FILE_NAME,
+        )
+        return True
+    evaluation, reading = training.evaluation, training.input
+    search = FindThresholds(
+        checkpoint=str(workdir),
+        # Of this start: the best weights may be of an earlier one, with a set that was moved since.
+        data=LabelledImages(
+            folder=training.data.folder,
+            copy_to=training.data.copy_to,
+            split=evaluation.splits[0],
+        ),
+        label_confidence=evaluation.threshold,
+        batch_size=evaluation.batch_size,
+        input=Reading(num_threads=reading.num_threads, num_workers=reading.num_workers),
+    )
     try:
         thresholds_task.find(search, workdir)
     except ConfigError as error:
         logging.warning("no thresholds were found, so tagging shows the best tags: %s", error)
+        return False
+    return True
 
 
 def as_training(config: Tagger, workdir: epath.Path, *, begin: float) -> Train:

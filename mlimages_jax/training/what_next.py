@@ -11,12 +11,14 @@ from mlimages_jax.files.counting import counted
 from mlimages_jax.files.escaping import one_line
 from mlimages_jax.report.tables import Row, number, read_table
 
+_GRID, _PER_CLASS, _THRESHOLDS = "predictions.png", "per_class.tsv", "thresholds.tsv"
 _FILES = {
-    "predictions.png": "validation images: hits, misses and false alarms",
-    "per_class.tsv": "how well every class is found",
-    "thresholds.tsv": "the minimum probability of a tag, by class",
+    _GRID: "validation images: hits, misses and false alarms",
+    _PER_CLASS: "how well every class is found",
+    _THRESHOLDS: "the minimum probability of a tag, by class",
     "curves.png": "loss and metrics over the training",
 }
+_OF_EVALUATION = (_GRID, _PER_CLASS)
 # Columns of per_class.tsv, with several labels per image and with one: the measure, its name, and
 # the number of images with the class.
 _MEASURES = (
@@ -27,14 +29,25 @@ _SHOWN = 10  # best classes, and worst ones
 _LONGEST = 60  # characters of a name, which may have many synonyms
 
 
-def tell(workdir: epath.Path) -> None:
-    """Prints the best and worst classes of a tagger, how to use it, and what it left to look at."""
+def tell(workdir: epath.Path, *, evaluated: bool = True, thresholds: bool = True) -> None:
+    """Prints the best and worst classes of a tagger, how to use it, and what it left to look at.
+
+    Args:
+        workdir: Folder of the run.
+        evaluated: Whether its weights were evaluated; else such files are of earlier ones.
+        thresholds: Whether there are thresholds of its weights.
+    """
+    files = {
+        name: meaning
+        for name, meaning in _FILES.items()
+        if (evaluated or name not in _OF_EVALUATION) and (thresholds or name != _THRESHOLDS)
+    }
     report = {f"mlimages report {shlex.quote(str(workdir))}": "all that is there, as one page"}
     checkpoint = shlex.quote(f"--checkpoint={workdir}")
     text = "\n" + "\n\n".join([
-        *_classes(read_table(workdir / "per_class.tsv")),
+        *(_classes(read_table(workdir / _PER_CLASS)) if evaluated else ()),
         f"Done. Tag images with\n  mlimages tag FOLDER {one_line(checkpoint)} --output=tags.csv",
-        f"Look at\n{existing(workdir, _FILES, others=report)}",
+        f"Look at\n{existing(workdir, files, others=report)}",
     ])  # fmt: skip
     # A finished training does not fail because a terminal cannot show the name of a class.
     encoding = sys.stdout.encoding or "utf-8"

@@ -7,12 +7,14 @@ import types
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import mlimages_jax
 from mlimages_jax.checkpoints.saved_step import DamagedCheckpointError
 from mlimages_jax.distributed import preemption
 from mlimages_jax.training import final_report, train
 from mlimages_jax.training.final_report import Reported, evaluated_for_report
+from tests.support import labelled_set
 from tests.support.small_run import small_config
 from tfds_builders import shapes
 
@@ -78,6 +80,25 @@ def test_the_best_step_is_restored_and_evaluated(tmp_path, monkeypatch):
 def test_a_damaged_best_step_gives_way_to_the_next(tmp_path, monkeypatch, ranked, left):
     saved = Saved(tmp_path, *ranked, damaged=(4,))
     assert _reported(saved, monkeypatch).step == left and saved.aside == [4]
+
+
+@pytest.mark.parametrize(("processes", "drawn"), [(1, 1), (2, 0)])
+def test_figures_of_an_earlier_end_do_not_stay(tmp_path, monkeypatch, processes, drawn):
+    """Several processes draw none, and those of other weights would pass for theirs."""
+    grids, workdir = [], epath.Path(tmp_path)
+    stale = [workdir / "predictions.png", workdir / "examples.json"]
+    for path in stale:
+        path.touch()
+    monkeypatch.setattr(final_report.report, "write_files", lambda *_, **__: None)
+    monkeypatch.setattr(final_report.jax, "process_count", lambda: processes)
+    monkeypatch.setattr(
+        final_report.prediction_grid, "write_grid", lambda path, *_, **__: grids.append(path)
+    )
+    data = labelled_set.write(tmp_path / "data", [{0: 1.0}])
+    reported = Reported(8, "weights", {}, "of one class per image")
+    config = small_config(data.folder)
+    final_report.write_report(workdir, reported, config=config, data=data, evaluation=None)
+    assert grids == [stale[0]] * drawn and not any(path.exists() for path in stale)
 
 
 @pytest.fixture(scope="module")

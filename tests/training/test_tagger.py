@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import re
 from unittest import mock
 
 import pytest
@@ -179,8 +180,63 @@ def test_thresholds_are_found_at_the_end(trained):
     assert "# optimised\tmaximum F1" in table and "# step\t4" in table
 
 
+def test_thresholds_of_these_weights_stay_as_they_were_made(trained, monkeypatch):
+    """By `mlimages thresholds --precision=0.9`, or in an editor, as the guide says."""
+    config, file = tagger._with(_config("x"), CHOSEN), trained / "thresholds.tsv"
+    found = file.read_bytes()
+    monkeypatch.setattr(tagger.thresholds_task, "find", None)
+    file.write_bytes(edited := found.replace(b"# step\t4", b"# step\t4\n# note\tmine"))
+    assert tagger._find_thresholds(config, trained) and file.read_bytes() == edited
+    monkeypatch.undo()
+    searched = []
+    monkeypatch.setattr(tagger.thresholds_task, "find", lambda *of: searched.append(of))
+    for other in (re.sub(rb"# weights\t.", b"# weights\tx", found), b"", b"\xff"):
+        file.write_bytes(other)
+        assert tagger._find_thresholds(config, trained)
+    file.unlink()
+    assert tagger._find_thresholds(config, trained) and len(searched) == 4
+    file.write_bytes(found)
+
+
+def test_thresholds_are_found_on_what_this_start_evaluates(trained, monkeypatch):
+    """And not on what the best weights were saved with: it may be gone, or too much at a time."""
+    searches = []
+    monkeypatch.setattr(tagger.own_thresholds, "are_in", lambda workdir: False)
+    monkeypatch.setattr(tagger.thresholds_task, "find", lambda one, _: searches.append(one))
+    given = {
+        "data.folder": "moved", "data.copy_to": "near", "evaluation.splits": ("test", "val"),
+        "evaluation.threshold": 0.5, "evaluation.batch_size": 24, "input.num_workers": 3,
+    }  # fmt: skip
+    assert tagger._find_thresholds(tagger._with(_config("x", **given), CHOSEN), trained)
+    found = flatten(searches[0])
+    assert found["checkpoint"] == str(trained) and found["data.split"] == "test"
+    assert found["data.folder"] == "moved" and found["data.copy_to"] == "near"
+    assert found["label_confidence"] == 0.5 and found["batch_size"] == 24
+    assert found["input.num_threads"] == 2 and found["input.num_workers"] == 3
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "evaluated", "may_have"),
+    [({}, True, True), ({"evaluation.splits": ()}, False, False),
+     ({"loss.name": "softmax"}, True, False)],
+)  # fmt: skip
+def test_what_is_told_at_the_end_was_made_by_this_start(
+    tmp_path, monkeypatch, changes, evaluated, may_have, found
+):
+    told = []
+    config = tagger._with(_config("x", **changes), CHOSEN)
+    monkeypatch.setattr(tagger, "as_training", lambda *_, **__: config)
+    monkeypatch.setattr(tagger, "train", lambda *_, **__: None)
+    monkeypatch.setattr(tagger, "_find_thresholds", lambda *_: found)
+    monkeypatch.setattr(tagger.what_next, "tell", lambda *_, **how: told.append(how))
+    tagger.tagger(_config("x"), tmp_path)
+    assert told == [{"evaluated": evaluated, "thresholds": may_have and found}]
+
+
 def test_a_training_without_labels_in_val_ends_without_thresholds(trained, monkeypatch):
     lines = []
+    monkeypatch.setattr(tagger.own_thresholds, "are_in", lambda workdir: False)
     monkeypatch.setattr(absl_logging, "warning", lambda text, *values: lines.append(text % values))
     config = tagger.ConfigError("no image of val has a label")
 
@@ -188,10 +244,7 @@ def test_a_training_without_labels_in_val_ends_without_thresholds(trained, monke
         raise config
 
     monkeypatch.setattr(tagger.thresholds_task, "find", find)
-    tagger._find_thresholds(
-        tagger._with(_config("x"), CHOSEN),
-        trained,
-    )
+    assert not tagger._find_thresholds(tagger._with(_config("x"), CHOSEN), trained)
     assert lines == [
         "no thresholds were found, so tagging shows the best tags: no image of val has a label"
     ]

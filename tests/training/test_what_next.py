@@ -11,8 +11,8 @@ TAGS = "class\tid\taverage_precision\tpositives\tname\n"
 CLASSES = "class\tid\timages\ttop1\ttop5\tname\n"
 
 
-def _told(workdir, capsys):
-    what_next.tell(epath.Path(workdir))
+def _told(workdir, capsys, **how):
+    what_next.tell(epath.Path(workdir), **how)
     return capsys.readouterr().out
 
 
@@ -32,6 +32,22 @@ def test_only_files_that_were_written_are_named(tmp_path, capsys):
     for name in ("per_class.tsv", "thresholds.tsv", "predictions.png"):
         (workdir / name).touch()
         assert f"  {workdir}/{name} " in _told(workdir, capsys)
+
+
+def test_files_of_earlier_weights_are_not_named(tmp_path, capsys):
+    (tmp_path / "per_class.tsv").write_text(f"{TAGS}0\tn0\t0.5\t2\tdog\n")
+    for name in ("thresholds.tsv", "predictions.png", "curves.png"):
+        (tmp_path / name).touch()
+
+    def named(**how):
+        told = _told(tmp_path, capsys, **how)
+        return [name for name in ("best classes", *what_next._FILES) if name in told]
+
+    assert named() == ["best classes", *what_next._FILES]
+    assert named(evaluated=False) == ["thresholds.tsv", "curves.png"]
+    assert named(thresholds=False) == [
+        "best classes", "predictions.png", "per_class.tsv", "curves.png",
+    ]  # fmt: skip
 
 
 def test_the_ten_best_and_the_ten_worst_classes(tmp_path, capsys):
