@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from absl import logging
 
+from mlimages_jax.checkpoints import best_record
 from mlimages_jax.checkpoints.best_record import BestRecord
 from mlimages_jax.checkpoints.manager import Checkpoints
 from mlimages_jax.distributed import collectives
@@ -31,16 +32,35 @@ class BestCheckpoint:
         self._metric = config.checkpoint.best
         self._checkpoints = checkpoints
         checkpoints.forget_evaluations_after(start)
-        if self._metric and not self._record.evaluations and checkpoints.evaluations:
-            logging.warning(
-                "so far the best checkpoint was chosen by %s; from now on it is chosen by %s",
-                checkpoints.evaluations.metric, self._metric,
-            )  # fmt: skip
+        before = checkpoints.evaluations
+        if before and before.metric != self._metric and before.best():
+            self._tell_of_another(before.metric, has_ended=start >= config.total_steps)
         raw, ema = raw_and_ema(self._metric)
         if config.optimizer.ema_decay and self._metric == raw:
             logging.warning(
                 "checkpoint.best=%s is a metric of the raw weights, but models are used with the "
                 "EMA weights: %s is a metric of those", raw, ema,
+            )  # fmt: skip
+
+    def _tell_of_another(self, metric: str, *, has_ended: bool) -> None:
+        """Warns that a best checkpoint was chosen by another metric, which may stay in force."""
+        # Not forgotten where nothing could take its place: that checkpoint would be lost.
+        if not self._metric:
+            logging.warning(
+                "checkpoint.best is empty, but so far the best checkpoint was chosen by %s: it is "
+                "kept and used, not the latest, until %s beside the checkpoints is deleted",
+                metric, best_record.FILE,
+            )  # fmt: skip
+        elif has_ended:
+            logging.warning(
+                "the best checkpoint stays the one chosen by %s: all steps are done, and %s would "
+                "know the last one only", metric, self._metric,
+            )  # fmt: skip
+            self._metric = ""
+        else:
+            logging.warning(
+                "so far the best checkpoint was chosen by %s; from now on it is chosen by %s",
+                metric, self._metric,
             )  # fmt: skip
 
     def needs_save(self, step: int) -> bool:

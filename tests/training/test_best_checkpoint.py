@@ -170,6 +170,27 @@ def test_another_metric_begins_anew(caplog):
     assert saved.evaluations == BestRecord("val/mAP", ((6, 0.3),))
 
 
+def test_after_its_last_step_a_run_keeps_the_best_one_of_another_metric(caplog):
+    """As where a finished run is started again to evaluate another split."""
+    best = _best(saved := Saved(*6 * [0.5], metric="val/loss"), start=12)
+    assert "stays the one chosen by val/loss: all steps are done" in caplog.text
+    best.record(12, {"val/mAP": 0.3})
+    best.finish()
+    assert saved.evaluations == Saved(*6 * [0.5], metric="val/loss").evaluations
+    best = _best(saved := Saved(*6 * [float("nan")], metric="val/loss"), start=12)
+    best.record(12, {"val/mAP": 0.3})
+    assert saved.evaluations == BestRecord("val/mAP", ((12, 0.3),))
+
+
+@pytest.mark.parametrize(("values", "count"), [((0.5, 0.4), 1), ((float("nan"),), 0), ((), 0)])
+def test_switched_off_it_says_that_the_best_one_is_still_used(caplog, values, count):
+    off = {"checkpoint.best": "", "early_stopping.patience": 0}
+    _best(saved := Saved(*values), start=4, **off)
+    told = "chosen by val/mAP: it is kept and used, not the latest, until best.json"
+    assert caplog.text.count(told) == count and len(caplog.messages) == count
+    assert saved.evaluations == Saved(*values).evaluations
+
+
 def test_the_number_of_process_0_decides_for_all(monkeypatch):
     best = _best(saved := Saved())
     monkeypatch.setattr(collectives, "of_process_0", lambda value: value + 0.25)
