@@ -70,10 +70,10 @@ def tagger(config: Tagger, workdir: epath.PathLike, *, started: float | None = N
         train(training, workdir, started=started)
         if training.compile_only:
             return
-        evaluated = bool(training.evaluation.splits)
-        wanted = evaluated and not build.is_single_label(training.loss)
-        thresholds = wanted and _find_thresholds(training, workdir)
+        several = not build.is_single_label(training.loss)
+        thresholds = several and _find_thresholds(training, workdir)
     if collectives.process_number() == 0:
+        evaluated = bool(training.evaluation.splits)
         what_next.tell(workdir, evaluated=evaluated, thresholds=thresholds)
 
 
@@ -90,6 +90,8 @@ def _find_thresholds(training: Train, workdir: epath.Path) -> bool:
         )
         return True
     evaluation, reading = training.evaluation, training.input
+    if not evaluation.splits:
+        return False
     search = FindThresholds(
         checkpoint=str(workdir),
         # Of this start: the best weights may be of an earlier one, with a set that was moved since.

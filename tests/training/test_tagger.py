@@ -213,12 +213,14 @@ def test_thresholds_are_found_on_what_this_start_evaluates(trained, monkeypatch)
     assert found["data.folder"] == "moved" and found["data.copy_to"] == "near"
     assert found["label_confidence"] == 0.5 and found["batch_size"] == 24
     assert found["input.num_threads"] == 2 and found["input.num_workers"] == 3
+    nothing = tagger._with(_config("x", **{"evaluation.splits": ()}), CHOSEN)
+    assert not tagger._find_thresholds(nothing, trained) and len(searches) == 1
 
 
 @pytest.mark.parametrize("found", [True, False])
 @pytest.mark.parametrize(
     ("changes", "evaluated", "may_have"),
-    [({}, True, True), ({"evaluation.splits": ()}, False, False),
+    [({}, True, True), ({"evaluation.splits": ()}, False, True),
      ({"loss.name": "softmax"}, True, False)],
 )  # fmt: skip
 def test_what_is_told_at_the_end_was_made_by_this_start(

@@ -34,6 +34,14 @@ def test_only_files_that_were_written_are_named(tmp_path, capsys):
         assert f"  {workdir}/{name} " in _told(workdir, capsys)
 
 
+def test_a_folder_with_a_line_break_breaks_no_line(tmp_path, capsys):
+    workdir = tmp_path / "a\nb"
+    workdir.mkdir()
+    (workdir / "curves.png").touch()
+    lines = _told(workdir, capsys).splitlines()
+    assert len(lines) == 7 and sum("/a" in line for line in lines) == 3
+
+
 def test_files_of_earlier_weights_are_not_named(tmp_path, capsys):
     (tmp_path / "per_class.tsv").write_text(f"{TAGS}0\tn0\t0.5\t2\tdog\n")
     for name in ("thresholds.tsv", "predictions.png", "curves.png"):
@@ -83,3 +91,9 @@ def test_names_that_a_terminal_cannot_show(tmp_path, monkeypatch):
     terminal.flush()
     assert rb"  0.50  \u0430\x1b[2Jxxx" in terminal.buffer.getvalue()
     assert rb"xxx... (2 images)" in terminal.buffer.getvalue()
+
+
+def test_long_names_are_cut_between_synonyms():
+    assert what_next._shortened("x" * 60) == "x" * 60
+    assert what_next._shortened("x" * 61) == "x" * 57 + "..."
+    assert what_next._shortened("x" * 55 + ", " + "y" * 9) == "x" * 55 + "..."
