@@ -7,7 +7,10 @@ from etils import epath
 from mlimages_jax.settings import ConfigError
 from mlimages_jax.training import recipe_file
 
-CHOSEN = {"total_steps": 10, "crop.area": [0.7, 1.0], "augmentation.rand_augment": 2}
+CHOSEN = {
+    "total_steps": 10, "crop.area": [0.7, 1.0], "augmentation.hue": 0.2,
+    "augmentation.rand_augment": 2,
+}  # fmt: skip
 
 
 @pytest.fixture
