@@ -72,6 +72,22 @@ def _slide(demo, name, value):
     )
 
 
+def test_it_begins_with_all_tags_above_their_thresholds(demo):
+    assert demo.locator("#k").input_value() == "100"
+    assert demo.locator("#k-value").inner_text() == "100"
+
+
+def test_of_a_model_of_one_class_an_image_it_shows_the_best_however_unsure(page):
+    model = ColourModel()
+    model.loss = "softmax"
+    with running(model) as served:
+        page.goto(served.address)
+        page.get_by_text("5 classes").wait_for()
+        _choose(page, ("dark.png", png((60, 30, 10))))
+        page.get_by_text("1 image tagged").wait_for()
+        assert len(page.locator("article .tag b").all()) == 5
+
+
 def test_an_image_is_tagged_and_the_controls_choose_its_tags(demo):
     _choose(demo, ("brown.png", png()))
     demo.get_by_text("1 image tagged").wait_for()
