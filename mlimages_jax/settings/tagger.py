@@ -35,7 +35,7 @@ class TaggerAugmentation(Augmentation):
     """Augmentation of training images after cropping."""
 
     hue: float = setting(
-        Open(HUE, "by the names of the classes: 0 if there are colours among them, else 0.2", -1),
+        Open(HUE, "by the names of the classes: 0 if two or more are colours, else 0.2", -1),
         "Largest rotation of the hue, in turns of the colour circle.",
         default=-1,
     )
