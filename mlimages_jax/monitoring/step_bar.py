@@ -17,7 +17,7 @@ from mlimages_jax.monitoring.progress_bar import progress
 _EVERY = 1.0  # seconds
 # What is shown while a category of the run's clock counts.
 _SHOWN = {
-    "startup": "starting", "restore": "restoring", "compile": "compiling", "step": "training",
+    "startup": "starting", "restore": "preparing", "compile": "compiling", "step": "training",
     "evaluation": "evaluating", "save": "saving",
 }  # fmt: skip
 
