@@ -88,8 +88,8 @@ def test_training_equals_the_original(golden_dir):
         np.testing.assert_allclose(metrics["learning_rate"], numbers["learning_rate"][i], rtol=1e-6)
         np.testing.assert_array_equal(state.class_counts.positive[0], numbers["pos_count"][i])
         np.testing.assert_array_equal(state.class_counts.negative[0], numbers["neg_count"][i])
-        if i == 0:  # the first velocity is the gradient of the whole loss. One ReLU that rounding
-            # switches moves a norm by 1e-4 and a value by 1e-3 of it, more on some processors.
+        if i == 0:  # the first velocity is the gradient of the whole loss. ReLUs that rounding
+            # switches move norms by 1e-4 on one processor and 2e-3 on another, values as well.
             velocity = {"params": state.opt_state[1].trace}
             for name, norm, first in zip(
                 numbers["grad_names"],
@@ -98,8 +98,8 @@ def test_training_equals_the_original(golden_dir):
                 strict=True,
             ):
                 ours = reference.look_up(velocity, reference.our_path(str(name)))
-                np.testing.assert_allclose(np.linalg.norm(ours), norm, rtol=1e-3, err_msg=name)
-                np.testing.assert_allclose(ours.ravel()[:4], first, atol=3e-3 * norm, err_msg=name)
+                np.testing.assert_allclose(np.linalg.norm(ours), norm, rtol=5e-3, err_msg=name)
+                np.testing.assert_allclose(ours.ravel()[:4], first, atol=5e-3 * norm, err_msg=name)
     _assert_changes_agree(numbers, start, state)
 
 
